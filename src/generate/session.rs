@@ -95,17 +95,15 @@ impl Session {
         self.draw.copy_from(device, &other.draw)
     }
 
-    /// What the cache holds beyond one of `from` tokens ([`Cache::save_part`]). `None` for texts that may have
-    /// to be fed again.
-    pub fn save_part(&self, device: &mut dyn Executor, from: usize) -> Result<Option<CachePart>> {
-        if self.lengthwise.is_some() { Ok(None) } else { self.cache.save_part(device, from) }
-    }
-
-    /// Fills an empty session with the parts of another one's cache, whose tokens were `ids`. Feed
-    /// more tokens next.
+    /// Fills an empty session with the parts of another one's cache ([`Cache::save_part`]), whose
+    /// tokens were `ids`. Feed more tokens next. Models whose RoPE frequencies depend on the length of
+    /// the text need the frequencies that the parts were made with: call [`Session::expect`] first.
     pub fn load_parts(&mut self, device: &mut dyn Executor, ids: &[u32], parts: &[&CachePart]) -> Result<()> {
         self.cache.load_parts(device, parts)?;
         assert_eq!(self.cache.n_tokens(), ids.len(), "the tokens of the parts");
+        if let Some(lengthwise) = &mut self.lengthwise {
+            lengthwise.note(ids);
+        }
         self.draw.note(device, ids)
     }
 

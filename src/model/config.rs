@@ -192,6 +192,11 @@ impl ModelConfig {
         self.layers[layer].window.filter(|&window| window < self.max_positions)
     }
 
+    /// The longest sliding window of a layer, if one has any.
+    pub fn longest_window(&self) -> Option<usize> {
+        (0..self.n_layers()).filter_map(|layer| self.window(layer)).max()
+    }
+
     /// What the frequencies of each RoPE setting depend on in a text of `length` tokens.
     pub(crate) fn frequency_lengths(&self, length: usize) -> Vec<usize> {
         self.ropes.iter().map(|rope| rope.frequency_length(length)).collect()
@@ -369,6 +374,7 @@ mod tests {
         config.layers[0].window = Some(63);
         config.layers[1].window = Some(64);
         assert_eq!([0, 1].map(|layer| config.window(layer)), [Some(63), None]);
+        assert_eq!(config.longest_window(), Some(63));
         let attention = config.layer_attentions(Attention::Dense);
         assert_eq!(attention, [LayerAttention::Window(63), Attention::Dense.into()]);
         let note = config.windows_note().unwrap();
@@ -377,6 +383,6 @@ mod tests {
             "{note}"
         );
         config.layers[0].window = None;
-        assert_eq!(config.windows_note(), None);
+        assert_eq!((config.windows_note(), config.longest_window()), (None, None));
     }
 }

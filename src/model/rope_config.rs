@@ -111,6 +111,15 @@ impl RopeConfig {
         }
     }
 
+    /// Whether many lengths of texts have the frequencies of `length` tokens. Beyond the original
+    /// length, those of dynamic RoPE change with every token. LongRoPE has two sets in all.
+    pub(crate) fn shares_frequencies(&self, length: usize) -> bool {
+        match self.scaling {
+            RopeScaling::Dynamic { original_max_positions, .. } => length <= original_max_positions,
+            _ => true,
+        }
+    }
+
     /// Whether the frequencies depend on the length of the text.
     pub(crate) fn depends_on_length(&self) -> bool {
         matches!(self.scaling, RopeScaling::LongRope { .. } | RopeScaling::Dynamic { .. })

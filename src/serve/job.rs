@@ -99,3 +99,31 @@ pub enum Failure {
     /// The device failed, or the model cannot do what is asked.
     Engine(String),
 }
+
+#[cfg(test)]
+pub mod testing {
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+
+    /// A job that nobody waits for, to vary.
+    pub fn job(prompt: Vec<u32>, max_tokens: usize, attention: Attention) -> Job {
+        Job {
+            model: 0,
+            prompt,
+            max_tokens,
+            n: 1,
+            attention,
+            draw: Draw::default(),
+            seed: 0,
+            stop: vec![],
+            stop_texts: vec![],
+            shown: vec![],
+            logprobs: None,
+            prompt_logprobs: false,
+            constraint: None,
+            deadline: None,
+            events: unbounded_channel().0,
+        }
+    }
+}

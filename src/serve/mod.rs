@@ -15,7 +15,7 @@ mod openai;
 
 pub use catalogue::{Catalogue, Served};
 pub use door::{Door, Refused};
-pub use engine::{Engine, EngineDoor, EngineLimits, Shared};
+pub use engine::{Engine, EngineDoor, EngineLimits, Room, Shared};
 pub use http::{Options, State, serve};
 pub use job::{Draw, Event, Failure, Finish, Job, TokenLogprob};
 pub use metrics::Metrics;

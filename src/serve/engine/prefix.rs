@@ -1,79 +1,83 @@
 //! Beginnings of texts that were read before, as parts of their caches.
 //!
-//! Prompts are read in the same steps from their first token on ([`Steps`]), so a text that continues
-//! a stored beginning has the bits that it would have without the store.
+//! The parts form a tree. Each has the rows that a cache gains after the part before it, so texts
+//! with a common beginning share its parts. A text can go on after every part that has its recent
+//! rows ([`CachePart::is_whole`]). Where memory is short, a part in the middle loses these first.
 
 use std::collections::HashMap;
+use std::iter::successors;
 
-use crate::attention::{Attention, CachePart};
-
-/// Where a prompt is cut while it is read. The places depend on nothing but the attention and the
-/// size of steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Steps {
-    step: usize,
-    /// Sink and lag of a compressed cache.
-    partitions: Option<(usize, usize)>,
-}
-
-impl Steps {
-    /// Steps of at most `step` tokens, some of which end where partitions do.
-    pub fn new(step: usize, attention: Attention) -> Self {
-        let partitions = match attention {
-            Attention::Dense => None,
-            Attention::Lrsa(l) => Some((l.sink(), l.lag())),
-        };
-        Self { step: step.max(1), partitions }
-    }
-
-    /// The end of the step that begins at a token.
-    pub fn end(&self, from: usize) -> usize {
-        let most = from + self.step;
-        let Some((sink, lag)) = self.partitions.filter(|(sink, lag)| most >= sink + lag) else { return most };
-        let last = sink + (most - sink) / lag * lag; // the last end of a partition that the step reaches
-        if last > from { last } else { most }
-    }
-
-    /// Whether the cache after so many tokens can be stored: compressed caches are at the ends of
-    /// partitions, where they hold the least.
-    pub fn can_store(&self, n: usize) -> bool {
-        self.partitions.is_none_or(|(sink, lag)| n >= sink + lag && (n - sink).is_multiple_of(lag))
-    }
-
-    /// The next place after `from` where a cache can be stored.
-    fn store_end(&self, from: usize) -> usize {
-        let mut at = self.end(from);
-        while !self.can_store(at) {
-            at = self.end(at);
-        }
-        at
-    }
-}
+use crate::attention::{Attention, Cache, CachePart};
+use crate::error::{ErrorKind, Result};
+use crate::gpu::Executor;
+use crate::model::config::ModelConfig;
+use crate::serve::job::Job;
 
 /// What texts must have in common besides their tokens.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Kind {
     /// The model, an adapter's included.
     pub model: usize,
     /// The attention.
     pub attention: Attention,
+    /// What the RoPE frequencies depend on (`ModelConfig::frequency_lengths`).
+    pub frequencies: Vec<usize>,
+}
+
+impl Kind {
+    /// The kind of a job's prompt. `None` if hardly another text has its RoPE frequencies: those of
+    /// dynamic RoPE change with every token beyond the original length.
+    pub fn of(job: &Job, config: &ModelConfig) -> Option<Self> {
+        let n = job.prompt.len();
+        let is_shared = config.ropes.iter().all(|rope| rope.shares_frequencies(n));
+        let frequencies = config.frequency_lengths(n);
+        is_shared.then_some(Self { model: job.model, attention: job.attention, frequencies })
+    }
 }
 
 /// The name of a stored beginning.
-pub type Stored = u64;
+type Stored = u64;
 
-/// The empty beginning of every kind.
-pub const NOTHING: Stored = 0;
+/// The empty beginning, which all texts have.
+const NOTHING: Stored = 0;
 
-/// Stored beginnings of texts, bounded in bytes. Each is a part that follows another one.
+/// The stored parts of the beginning of a text, each with the token at which it ends.
+#[derive(Clone, Debug, Default)]
+pub struct Path(Vec<(Stored, usize)>);
+
+impl Path {
+    fn end(&self) -> (Stored, usize) {
+        self.0.last().copied().unwrap_or((NOTHING, 0))
+    }
+}
+
+/// What is stored of a prompt.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The longest beginning after which it can go on.
+    pub path: Path,
+    /// The parts of that beginning, from the first token on.
+    pub parts: Vec<CachePart>,
+    /// Tokens that the prompt has in common with a stored text, which may be more.
+    pub n_shared: usize,
+}
+
+impl Found {
+    /// Tokens of that beginning.
+    pub fn n_tokens(&self) -> usize {
+        self.path.end().1
+    }
+}
+
+/// Stored beginnings of texts, bounded in bytes.
 pub struct Prefixes {
     limit: u64,
     n_bytes: u64,
     /// Counts uses and names beginnings.
     clock: u64,
     stored: HashMap<Stored, Node>,
-    /// The beginnings that follow one, by kind and tokens.
-    following: HashMap<(Stored, Vec<u32>), Vec<Stored>>,
+    /// The beginnings that follow one, in the order in which they were stored.
+    following: HashMap<Stored, Vec<Stored>>,
 }
 
 struct Node {
@@ -82,7 +86,6 @@ struct Node {
     tokens: Vec<u32>,
     part: CachePart,
     used: u64,
-    n_following: usize,
 }
 
 impl Prefixes {
@@ -91,9 +94,9 @@ impl Prefixes {
         Self { limit, n_bytes: 0, clock: 0, stored: HashMap::new(), following: HashMap::new() }
     }
 
-    /// Most bytes of all parts.
-    pub fn limit(&self) -> u64 {
-        self.limit
+    /// Whether anything can be stored.
+    pub fn is_on(&self) -> bool {
+        self.limit > 0
     }
 
     /// Bytes of all parts.
@@ -101,161 +104,169 @@ impl Prefixes {
         self.n_bytes
     }
 
-    /// The longest stored beginning of a prompt, with its parts from the first token on. It leaves at
-    /// least one token of the prompt to be read, which the first draw needs.
-    pub fn find(&mut self, kind: Kind, steps: Steps, prompt: &[u32]) -> (Stored, Vec<CachePart>) {
-        let (mut last, mut at, mut parts) = (NOTHING, 0, Vec::new());
+    /// The longest stored beginning of a prompt. It leaves at least one token of the prompt to be
+    /// read, which the first draw needs.
+    pub fn find(&mut self, kind: &Kind, prompt: &[u32]) -> Found {
         self.clock += 1;
-        loop {
-            let end = steps.store_end(at);
-            if end >= prompt.len() {
-                return (last, parts);
+        let (mut best, mut n_shared) = ((NOTHING, 0), 0);
+        let mut open = vec![best];
+        while let Some((before, at)) = open.pop() {
+            for &name in self.following_of(before) {
+                let node = &self.stored[&name];
+                if node.kind != *kind {
+                    continue;
+                }
+                let same = node.tokens.iter().zip(&prompt[at..]).take_while(|(a, b)| a == b).count();
+                let end = at + same;
+                n_shared = n_shared.max(end);
+                if same == node.tokens.len() && end < prompt.len() {
+                    open.push((name, end));
+                    if node.part.is_whole() && end > best.1 {
+                        best = (name, end);
+                    }
+                }
             }
-            let Some(next) = self.next(kind, last, &prompt[at..end]) else { return (last, parts) };
-            let stored = self.stored.get_mut(&next).expect("a beginning that follows is stored");
-            stored.used = self.clock;
-            parts.push(stored.part.clone());
-            (last, at) = (next, end);
         }
+        let mut path: Vec<(Stored, usize)> =
+            self.before(best.0).map(|(name, node)| (name, node.part.tokens().end)).collect();
+        path.reverse();
+        let parts: Vec<CachePart> = path.iter().map(|(name, _)| self.stored[name].part.clone()).collect();
+        path.iter().for_each(|&(name, _)| self.note_use(name, name == best.0));
+        Found { path: Path(path), parts, n_shared }
     }
 
-    fn next(&self, kind: Kind, before: Stored, tokens: &[u32]) -> Option<Stored> {
-        let following = self.following.get(&(before, tokens.to_vec()))?;
-        following.iter().copied().find(|next| self.stored[next].kind == kind)
-    }
-
-    /// Stores what follows a beginning, and returns the longer one. `None` if it does not fit, or if
-    /// the beginning itself is no longer stored.
-    pub fn store(&mut self, kind: Kind, before: Stored, tokens: &[u32], part: &CachePart) -> Option<Stored> {
+    /// Stores what a cache of these tokens has beyond the end of a path, and moves the path there, unless
+    /// it does not fit. Parts that were dropped from the path meanwhile are stored again with it.
+    pub fn store(
+        &mut self,
+        device: &mut dyn Executor,
+        kind: &Kind,
+        path: &mut Path,
+        tokens: &[u32],
+        cache: &Cache,
+    ) -> Result<()> {
+        assert_eq!(cache.n_tokens(), tokens.len(), "the tokens of the cache");
         self.clock += 1;
-        if before != NOTHING {
-            self.stored.get_mut(&before)?.used = self.clock;
+        while path.0.last().is_some_and(|(name, _)| !self.stored.contains_key(name)) {
+            path.0.pop();
         }
-        if let Some(known) = self.next(kind, before, tokens) {
-            self.stored.get_mut(&known)?.used = self.clock;
-            return Some(known);
+        while let Some((name, end)) = self.next(kind, path.end(), tokens) {
+            self.note_use(name, end == tokens.len());
+            path.0.push((name, end));
         }
-        self.make_room(part.n_bytes(), before)?;
-        let name = self.clock;
-        if let Some(stored) = self.stored.get_mut(&before) {
-            stored.n_following += 1;
+        let (before, from) = path.end();
+        if from == tokens.len() {
+            if !self.stored[&before].part.is_whole()
+                && let Some(recent) = self.save(device, cache, from, before)?
+                && let Some(node) = self.stored.get_mut(&before)
+            {
+                self.n_bytes += recent.recent_bytes();
+                node.part.take_recent(recent);
+            }
+            return Ok(());
         }
-        let (part, tokens) = (part.clone(), tokens.to_vec());
-        self.n_bytes += part.n_bytes();
-        self.following.entry((before, tokens.clone())).or_default().push(name);
-        let stored = Node { kind, before, tokens, part, used: self.clock, n_following: 0 };
-        self.stored.insert(name, stored);
-        Some(name)
+        if let Some(part) = self.save(device, cache, from, before)? {
+            let name = self.clock;
+            self.n_bytes += part.n_bytes();
+            self.following.entry(before).or_default().push(name);
+            let node = Node { kind: kind.clone(), before, tokens: tokens[from..].to_vec(), part, used: name };
+            self.stored.insert(name, node);
+            path.0.push((name, tokens.len()));
+        }
+        Ok(())
     }
 
-    /// Drops beginnings that nothing follows, the longest unused first, until `n_bytes` more fit.
-    /// Keeps `needed`.
-    fn make_room(&mut self, n_bytes: u64, needed: Stored) -> Option<()> {
-        if n_bytes > self.limit {
-            return None;
+    /// The longest part with which these tokens go on, if one is stored.
+    fn next(&self, kind: &Kind, (before, from): (Stored, usize), tokens: &[u32]) -> Option<(Stored, usize)> {
+        let of_text = self.following_of(before).iter().filter(|name| {
+            let node = &self.stored[*name];
+            node.kind == *kind && tokens[from..].starts_with(&node.tokens)
+        });
+        let next = of_text.max_by_key(|name| self.stored[*name].tokens.len())?;
+        Some((*next, from + self.stored[next].tokens.len()))
+    }
+
+    /// The part of a cache after `from` tokens, if there is room for it behind `before`.
+    fn save(
+        &mut self,
+        device: &mut dyn Executor,
+        cache: &Cache,
+        from: usize,
+        before: Stored,
+    ) -> Result<Option<CachePart>> {
+        let n_bytes = cache.part_bytes(from);
+        if n_bytes == 0 || !self.make_room(n_bytes, before) {
+            return Ok(None);
+        }
+        match cache.save_part(device, from) {
+            Err(e) if e.kind() == ErrorKind::OutOfMemory => Ok(None), // the prompt goes on without
+            saved => saved,
+        }
+    }
+
+    fn following_of(&self, name: Stored) -> &[Stored] {
+        self.following.get(&name).map_or(&[], Vec::as_slice)
+    }
+
+    /// A beginning and those before it, up to the first.
+    fn before(&self, name: Stored) -> impl Iterator<Item = (Stored, &Node)> {
+        let at = move |name: Stored| self.stored.get(&name).map(|node| (name, node));
+        successors(at(name), move |(_, node)| at(node.before))
+    }
+
+    /// Notes that a text goes on after a part, or passes it. Recent rows are of no use to texts that
+    /// pass.
+    fn note_use(&mut self, name: Stored, goes_on: bool) {
+        if let Some(node) = self.stored.get_mut(&name).filter(|node| goes_on || node.part.recent_bytes() == 0) {
+            node.used = self.clock;
+        }
+    }
+
+    /// Drops what was not used for longest until `n_bytes` more fit: whole parts that nothing follows,
+    /// and the recent rows of others. Keeps `needed` and the way to it. False, with nothing dropped, if
+    /// that leaves too little.
+    fn make_room(&mut self, n_bytes: u64, needed: Stored) -> bool {
+        let way: u64 = self.before(needed).map(|(_, node)| node.part.lasting_bytes()).sum();
+        if way.saturating_add(n_bytes) > self.limit {
+            return false;
         }
         while self.n_bytes + n_bytes > self.limit {
-            let ends = self.stored.iter().filter(|(name, stored)| stored.n_following == 0 && **name != needed);
-            let (&oldest, _) = ends.min_by_key(|(_, stored)| stored.used)?;
-            self.drop_beginning(oldest);
+            let can_drop = |(name, node): &(&Stored, &Node)| {
+                node.part.recent_bytes() > 0 || (**name != needed && self.following_of(**name).is_empty())
+            };
+            let oldest = self.stored.iter().filter(can_drop).min_by_key(|(name, node)| (node.used, **name));
+            let Some((&oldest, _)) = oldest else { return false };
+            self.drop_part(oldest, needed);
         }
-        Some(())
+        true
     }
 
-    fn drop_beginning(&mut self, name: Stored) {
-        let Some(stored) = self.stored.remove(&name) else { return };
-        self.n_bytes -= stored.part.n_bytes();
-        if let Some(before) = self.stored.get_mut(&stored.before) {
-            before.n_following -= 1;
-        }
-        let key = (stored.before, stored.tokens);
-        if let Some(following) = self.following.get_mut(&key) {
-            following.retain(|next| *next != name);
-            if following.is_empty() {
-                self.following.remove(&key);
+    /// Drops a part, or its recent rows if others follow it or it is needed. Parts before it go too
+    /// if they lead nowhere now.
+    fn drop_part(&mut self, mut name: Stored, needed: Stored) {
+        while let Some(node) = self.stored.get_mut(&name) {
+            if name == needed || self.following.contains_key(&name) {
+                self.n_bytes -= node.part.recent_bytes();
+                node.part.drop_recent();
+                return;
             }
+            let before = node.before;
+            self.n_bytes -= node.part.n_bytes();
+            self.stored.remove(&name);
+            if let Some(following) = self.following.get_mut(&before) {
+                following.retain(|next| *next != name);
+                if following.is_empty() {
+                    self.following.remove(&before);
+                }
+            }
+            if self.stored.get(&before).is_none_or(|node| node.part.is_whole()) {
+                return;
+            }
+            name = before;
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::attention::{Cache, Heads, Lrsa};
-    use crate::gpu::CpuExecutor;
-
-    const DENSE: Kind = Kind { model: 0, attention: Attention::Dense };
-
-    /// A part for `n` tokens after `from`, of 128 bytes a token.
-    fn part(device: &mut CpuExecutor<f32>, from: usize, n: usize) -> CachePart {
-        let heads = Heads { queries: 1, keys: 1, dim: 32 };
-        let mut cache = Cache::new(&[Attention::Dense.into()], heads, 500, 64).unwrap();
-        cache.fill_random(device, from + n, 0).unwrap();
-        cache.save_part(device, from).unwrap().unwrap()
-    }
-
-    #[test]
-    fn steps_end_at_partitions_and_depend_on_their_place_alone() {
-        let lrsa = |sink, lag| Attention::Lrsa(Lrsa::new(sink, lag, 0.25).unwrap());
-        let ends = |step, attention, n: usize| {
-            let steps = Steps::new(step, attention);
-            let mut ends = vec![0];
-            while *ends.last().unwrap() < n {
-                ends.push(steps.end(*ends.last().unwrap()));
-            }
-            let stored: Vec<usize> = ends.iter().copied().filter(|&end| end > 0 && steps.can_store(end)).collect();
-            (ends, stored)
-        };
-        assert_eq!(ends(64, Attention::Dense, 150), (vec![0, 64, 128, 192], vec![64, 128, 192]));
-        assert_eq!(ends(64, lrsa(4, 16), 150), (vec![0, 52, 116, 180], vec![52, 116, 180]));
-        // Steps shorter than a partition reach its end in several.
-        assert_eq!(ends(48, lrsa(4, 128), 300).0, [0, 48, 96, 132, 180, 228, 260, 308]);
-        assert_eq!(ends(48, lrsa(4, 128), 300).1, [132, 260]);
-        assert_eq!(ends(8, lrsa(20, 8), 40).0, [0, 8, 16, 24, 28, 36, 44]);
-    }
-
-    #[test]
-    fn the_longest_beginning_is_found_and_a_token_is_left() {
-        let device = &mut CpuExecutor::<f32>::new();
-        let mut prefixes = Prefixes::new(1 << 20);
-        let steps = Steps::new(10, Attention::Dense);
-        let text: Vec<u32> = (0..35).collect();
-        let mut before = 0;
-        for from in [0, 10, 20] {
-            let part = part(device, from, 10);
-            before = prefixes.store(DENSE, before, &text[from..from + 10], &part).unwrap();
-        }
-        let found = |prefixes: &mut Prefixes, kind, prompt: &[u32]| prefixes.find(kind, steps, prompt).1.len();
-        assert_eq!(found(&mut prefixes, DENSE, &text), 3);
-        assert_eq!(found(&mut prefixes, DENSE, &text[..30]), 2);
-        assert_eq!(found(&mut prefixes, DENSE, &text[..10]), 0);
-        let mut other = text.clone();
-        other[15] = 99;
-        assert_eq!(found(&mut prefixes, DENSE, &other), 1);
-        assert_eq!(found(&mut prefixes, Kind { model: 1, ..DENSE }, &text), 0);
-        let lrsa = Attention::Lrsa(Lrsa::new(2, 8, 0.5).unwrap());
-        assert_eq!(found(&mut prefixes, Kind { attention: lrsa, ..DENSE }, &text), 0);
-    }
-
-    #[test]
-    fn the_limit_drops_what_was_not_used_for_longest() {
-        let device = &mut CpuExecutor::<f32>::new();
-        let (a, b) = (part(device, 0, 10), part(device, 10, 10));
-        let mut prefixes = Prefixes::new(3 * a.n_bytes());
-        let steps = Steps::new(10, Attention::Dense);
-        let text = |first: u32| -> Vec<u32> { (first..first + 30).collect() };
-        let one = prefixes.store(DENSE, 0, &text(0)[..10], &a).unwrap();
-        prefixes.store(DENSE, one, &text(0)[10..20], &b).unwrap();
-        prefixes.store(DENSE, 0, &text(500)[..10], &a).unwrap();
-        assert_eq!(prefixes.find(DENSE, steps, &text(0)).1.len(), 2);
-        // The text at 500 is the oldest now; then the second part of the first, never what others follow.
-        prefixes.store(DENSE, 0, &text(900)[..10], &a).unwrap();
-        assert_eq!(prefixes.find(DENSE, steps, &text(500)).1.len(), 0);
-        prefixes.find(DENSE, steps, &text(900));
-        prefixes.store(DENSE, 0, &text(700)[..10], &a).unwrap();
-        assert_eq!(prefixes.find(DENSE, steps, &text(0)).1.len(), 1);
-        assert_eq!(prefixes.n_bytes(), 3 * a.n_bytes());
-        assert!(prefixes.store(DENSE, 12345, &text(0)[..10], &a).is_none(), "what it follows is gone");
-        assert!(Prefixes::new(10).store(DENSE, 0, &text(0)[..10], &a).is_none());
-    }
-}
+#[path = "prefix_tests.rs"]
+mod tests;

@@ -1,10 +1,12 @@
 //! A prompt that is being read, step by step, between the steps of the answers.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::logprobs::token_logprob;
-use super::prefix::{Kind, NOTHING, Prefixes, Steps, Stored};
-use crate::error::{ErrorKind, Result};
+use super::places::Places;
+use super::prefix::{Found, Kind, Path, Prefixes};
+use crate::error::Result;
 use crate::generate::Session;
 use crate::gpu::Executor;
 use crate::model::llama::Llama;
@@ -17,10 +19,14 @@ pub struct Reading {
     /// Tokens that came from stored prefixes.
     pub cached_tokens: usize,
     session: Session,
-    steps: Steps,
+    places: Places,
     n_read: usize,
-    /// The stored beginning, and its tokens. `None` once it could not be stored.
-    stored: Option<(Stored, usize)>,
+    /// The kind of the prompt. `None` if nothing of it is stored.
+    kind: Option<Kind>,
+    /// The stored beginning.
+    path: Path,
+    /// Where the cache is to be stored, the next place first.
+    to_store: VecDeque<usize>,
     started: Instant,
     logprobs: Vec<Option<TokenLogprob>>,
 }
@@ -37,8 +43,9 @@ pub struct Read {
 /// A session for a prompt, with what was stored of its beginning.
 pub struct Beginning {
     session: Session,
-    stored: Stored,
-    n_read: usize,
+    places: Places,
+    kind: Option<Kind>,
+    found: Found,
 }
 
 impl Beginning {
@@ -52,28 +59,38 @@ impl Beginning {
     ) -> Result<Self> {
         let mut session = new_session(device, model, job, step, 0)?;
         session.expect(device, model, job.prompt.len())?;
-        if job.prompt_logprobs {
-            return Ok(Self { session, stored: NOTHING, n_read: 0 }); // the logits of stored tokens are gone
+        let places = Places::new(step, job.attention, model.config.longest_window());
+        let kind = Kind::of(job, &model.config).filter(|_| prefixes.is_on());
+        let found = match &kind {
+            // The logits of stored tokens are gone.
+            Some(kind) if !job.prompt_logprobs => prefixes.find(kind, &job.prompt),
+            _ => Found::default(),
+        };
+        if !found.parts.is_empty() {
+            let ids = &job.prompt[..found.n_tokens()];
+            session.load_parts(device, ids, &found.parts.iter().collect::<Vec<_>>())?;
         }
-        let (stored, parts) = prefixes.find(job.kind(), Steps::new(step, job.attention), &job.prompt);
-        let n_read = parts.last().map_or(0, |part| part.tokens().end);
-        if n_read > 0 {
-            session.load_parts(device, &job.prompt[..n_read], &parts.iter().collect::<Vec<_>>())?;
-        }
-        Ok(Self { session, stored, n_read })
+        Ok(Self { session, places, kind, found })
     }
 }
 
 impl Reading {
-    /// Begins to read a prompt in steps of at most `step` tokens.
-    pub fn new(job: Job, beginning: Beginning, step: usize) -> Self {
-        let Beginning { session, stored, n_read } = beginning;
+    /// Begins to read a prompt.
+    pub fn new(job: Job, beginning: Beginning) -> Self {
+        let Beginning { session, places, kind, found } = beginning;
+        let n_read = found.n_tokens();
+        let to_store = match &kind {
+            Some(_) => places.of_prompt(job.prompt.len(), found.n_shared),
+            None => vec![],
+        };
         Self {
             cached_tokens: n_read,
             session,
-            steps: Steps::new(step, job.attention),
+            places,
             n_read,
-            stored: Some((stored, n_read)),
+            kind,
+            path: found.path,
+            to_store: to_store.into_iter().filter(|&at| at > n_read).collect(),
             started: Instant::now(),
             logprobs: vec![None; usize::from(job.prompt_logprobs)],
             job,
@@ -87,8 +104,7 @@ impl Reading {
 
     /// Reads the next step.
     pub fn step(&mut self, device: &mut dyn Executor, model: &Llama, prefixes: &mut Prefixes) -> Result<()> {
-        let step_end = self.steps.end(self.n_read);
-        let end = step_end.min(self.job.prompt.len());
+        let end = self.places.step_end(self.n_read).min(self.job.prompt.len());
         let ids = &self.job.prompt[self.n_read..end];
         if self.job.prompt_logprobs {
             let logits = self.session.feed_all_logits(device, model, ids)?;
@@ -100,22 +116,14 @@ impl Reading {
             self.session.feed(device, model, ids)?;
         }
         self.n_read = end;
-        // A step that the prompt cuts short ends where no other prompt is looked up.
-        if end == step_end { self.store(device, prefixes) } else { Ok(()) }
-    }
-
-    /// Stores what was read since the last stored beginning.
-    fn store(&mut self, device: &mut dyn Executor, prefixes: &mut Prefixes) -> Result<()> {
-        let is_place = prefixes.limit() > 0 && self.steps.can_store(self.n_read);
-        let Some((stored, from)) = self.stored.filter(|_| is_place) else { return Ok(()) };
-        let part = match self.session.save_part(device, from) {
-            Err(e) if e.kind() == ErrorKind::OutOfMemory => None, // the prompt goes on without
-            saved => saved?,
-        };
-        let tokens = &self.job.prompt[from..self.n_read];
-        let longer = part.and_then(|part| prefixes.store(self.job.kind(), stored, tokens, &part));
-        self.stored = longer.map(|longer| (longer, self.n_read));
-        Ok(())
+        let is_place = self.to_store.front() == Some(&end);
+        match self.kind.as_ref().filter(|_| is_place) {
+            None => Ok(()),
+            Some(kind) => {
+                self.to_store.pop_front();
+                prefixes.store(device, kind, &mut self.path, &self.job.prompt[..end], &self.session.cache)
+            }
+        }
     }
 
     /// The read prompt.
@@ -143,9 +151,8 @@ impl Job {
     pub fn capacity(&self) -> usize {
         self.prompt.len().saturating_add(self.max_tokens)
     }
-
-    /// What prompts must have in common to share a beginning.
-    pub fn kind(&self) -> Kind {
-        Kind { model: self.model, attention: self.attention }
-    }
 }
+
+#[cfg(test)]
+#[path = "reading_tests.rs"]
+mod tests;

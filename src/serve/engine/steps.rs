@@ -17,6 +17,7 @@ use super::logprobs::token_logprob;
 use super::prefix::Prefixes;
 use super::queue::Shared;
 use super::reading::{Beginning, Read, Reading, new_session};
+use super::room::{EngineLimits, Room};
 use super::round::Round;
 use crate::error::{Error, ErrorKind, Result};
 use crate::generate::{Batch, GenerateRequest, Generated, NewToken, Session, StoppedBy};
@@ -25,19 +26,6 @@ use crate::kernels::few_rows::MOST_ROWS;
 use crate::model::llama::Llama;
 use crate::serve::job::{Event, Failure, Finish, Job};
 use crate::text::tokenizer::Tokenizer;
-
-/// Limits of an engine.
-#[derive(Clone, Copy, Debug)]
-pub struct EngineLimits {
-    /// Most bytes of the caches of running sequences.
-    pub cache_bytes: u64,
-    /// Most bytes of stored prefixes.
-    pub prefix_bytes: u64,
-    /// Most sequences at once.
-    pub sequences: usize,
-    /// Most tokens of a prompt that are read at once.
-    pub step: usize,
-}
 
 /// The engine of one thread.
 pub struct Engine<'t> {
@@ -150,9 +138,7 @@ impl<'t> Engine<'t> {
 
     /// Puts a job into the queue, or refuses one that could never fit.
     fn queue_up(&mut self, job: Job) {
-        let (model, EngineLimits { step, .. }) = (&self.models[job.model].model, self.limits);
-        let answer_bytes = Session::n_bytes(model, job.attention, job.capacity(), step).map_err(|e| e.to_string());
-        match answer_bytes.and_then(|bytes| check_size(&job, bytes, &self.limits).map(|()| bytes)) {
+        match Room::new(&self.models[job.model].model, &self.limits).answer_bytes(&job) {
             Ok(bytes) => self.queue.push_back((job, bytes)),
             Err(why) => {
                 self.shared.leave_queue();
@@ -264,7 +250,7 @@ impl<'t> Engine<'t> {
         let (model, step) = (&mut self.models[job.model].model, self.limits.step);
         match Beginning::open(&mut *self.device, model, &job, step, &mut self.prefixes) {
             Ok(beginning) => {
-                let reading = Reading::new(job, beginning, step);
+                let reading = Reading::new(job, beginning);
                 self.reserved_bytes += bytes * n as u64;
                 self.n_sequences += n;
                 let metrics = &self.shared.metrics;
@@ -457,26 +443,6 @@ fn fail(job: &Job, failure: Option<Failure>) {
     if let Some(failure) = failure {
         tell(job, Event::Failed(failure));
     }
-}
-
-/// Says why a job could never fit, with nothing beside it.
-fn check_size(job: &Job, answer_bytes: u64, limits: &EngineLimits) -> std::result::Result<(), String> {
-    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-    if job.n > limits.sequences {
-        return Err(format!("`n` is {} and the server runs at most {} sequences at once", job.n, limits.sequences));
-    }
-    let bytes = answer_bytes.saturating_mul(job.n as u64);
-    if bytes <= limits.cache_bytes {
-        return Ok(());
-    }
-    Err(format!(
-        "{} tokens in {} cache(s) take {} MiB, and the server has {} MiB for caches: ask for fewer tokens or answers, or \
-         compress more",
-        job.capacity(),
-        job.n,
-        mib(bytes),
-        mib(limits.cache_bytes)
-    ))
 }
 
 #[cfg(test)]
