@@ -25,7 +25,10 @@ use crate::checkpoint::model_files::{ModelFiles, OtherAdapter};
 use crate::checkpoint::rope_override::RopeOverride;
 use crate::error::{Context, Error, Result};
 use crate::model::config::ModelConfig;
-use crate::serve::{Catalogue, Engine, EngineDoor, EngineLimits, Job, Metrics, Options, Served, Shared, State, serve};
+use crate::model::llama::Llama;
+use crate::serve::{
+    Catalogue, Engine, EngineDoor, EngineLimits, Job, Metrics, Options, Room, Served, Shared, State, serve,
+};
 
 /// Variable of the environment with a key.
 const KEY_VARIABLE: &str = "LONGREACH_API_KEY";
@@ -221,6 +224,7 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     let door = EngineDoor::new(shared.clone(), jobs, args.limits.queue);
     let max_positions = args.max_positions.unwrap_or(files.config().max_positions);
     let created = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let lengths = Lengths { models: models.clone(), max_positions };
     let catalogue = Catalogue { files: files.clone(), models, max_positions, created };
     let state = Arc::new(State::new(catalogue, Box::new(door), metrics, options));
     let runtime = Runtime::new().context("starting the server's threads")?;
@@ -228,7 +232,8 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     announce(&listener, &state.catalogue)?;
     let (ended, engine_ended) = oneshot::channel();
     let state_of_engine = shared.clone();
-    let engine = start_engine(EngineParts { files, adapters, limits, shared, ended }, args.device.clone(), received)?;
+    let engine =
+        start_engine(EngineParts { files, adapters, limits, lengths, shared, ended }, args.device.clone(), received)?;
     interrupt::catch("ending: running answers may finish")?;
     let end = async {
         tokio::select! {
@@ -267,11 +272,31 @@ fn announce(listener: &TcpListener, catalogue: &Catalogue) -> Result<()> {
     Ok(())
 }
 
+/// What the models take.
+struct Lengths {
+    models: Vec<Served>,
+    max_positions: usize,
+}
+
+impl Lengths {
+    /// What to know where the memory does not hold a sequence of that length, by name and attention.
+    fn notes(&self, models: &[Llama], limits: &EngineLimits) -> Vec<String> {
+        let mut notes: Vec<String> = Vec::new();
+        for (i, (Served { name, attention }, model)) in self.models.iter().zip(models).enumerate() {
+            let is_first = self.models[..i].iter().all(|before| before.attention != *attention); // all have one size
+            let said = Room::new(model, limits).note(*attention, self.max_positions).filter(|_| is_first);
+            notes.extend(said.map(|said| format!("note: {name}: {said}")));
+        }
+        notes
+    }
+}
+
 /// What the engine's thread starts from.
 struct EngineParts {
     files: Arc<ModelFiles>,
     adapters: Vec<OtherAdapter>,
     limits: EngineLimits,
+    lengths: Lengths,
     shared: Arc<Shared>,
     /// Dropped when the engine ends.
     ended: oneshot::Sender<()>,
@@ -283,26 +308,27 @@ fn start_engine(
     mut jobs: UnboundedReceiver<Job>,
 ) -> Result<JoinHandle<Result<()>>> {
     let run = move || {
-        let EngineParts { files, adapters, limits, shared, ended } = parts;
+        let EngineParts { files, adapters, limits, lengths, shared, ended } = parts;
         let _ended = ended;
-        let load = || -> Result<(Engine<'_>, String)> {
+        let load = || -> Result<(Engine<'_>, Vec<String>)> {
             let mut device = device.open(&files.source)?;
             let mut weights = SharedWeights::default();
             let mut models = vec![load_shared(&mut *device, &files.source, None, &mut weights)?];
             for OtherAdapter { adapter, .. } in &adapters {
                 models.push(load_shared(&mut *device, &files.source, Some(adapter), &mut weights)?);
             }
-            let told = format!(
+            let mut told = lengths.notes(&models, &limits);
+            told.push(format!(
                 "ready on {}: {} for caches, {} tokens a step",
                 device.name(),
                 size(limits.cache_bytes),
                 limits.step
-            );
+            ));
             Ok((Engine::new(device, models, files.tokenizer()?, limits, shared.clone()), told))
         };
         let (engine, told) = load().inspect_err(|e| shared.die(e.to_string()))?;
         shared.ready();
-        note(&told); // the next request is answered
+        told.iter().for_each(|text| note(text)); // the next request is answered
         engine.run(&mut jobs)
     };
     thread::Builder::new().name("engine".into()).spawn(run).context("starting the engine's thread")
