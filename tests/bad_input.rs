@@ -125,6 +125,10 @@ fn prompts_that_cannot_be_used_are_refused() {
     let got = run(&no_device);
     assert!((1..=2).contains(&got.code) && got.stderr.contains("nonesuch"), "{got:?}");
     refused(&["generate", "--prompt", "a", "--model", "no such model"], 2, &["no such model"]);
+    // What no model makes right is known before one is opened.
+    let both = ["--model", "no such model", "--attention", "4x", "--keep", "0.5"];
+    refused(&[&["generate", "--prompt", "a"], &both[..]].concat(), 2, &["--attention 4x and --keep"]);
+    refused(&[&["chat"], &both[..]].concat(), 2, &["--attention 4x and --keep"]);
 }
 
 #[test]

@@ -186,8 +186,37 @@ fn generate_continues_ids_as_the_golden_answers_do() {
             let n_fed = prompt.len() + generated.len() - 1;
             assert_eq!(json["kv_entries"], attention.cache_length(n_fed), "{case} {mode}");
             assert_eq!((&json["prompt_tokens"], &json["text"]), (&json!(prompt.len()), &json!("")));
+            assert_eq!(
+                (&json["attention"], &json["stopped_by"]),
+                (&json!(attention.to_string()), &json!("max_tokens"))
+            );
         }
     }
+}
+
+#[test]
+fn the_json_of_generate_says_why_it_stopped_and_the_guide_has_its_keys() {
+    let base = ["generate", "--device", "cpu", "--json", "--model", "stories260k", "--prompt", "Once upon a time"];
+    let generate = |more: &[&str]| run(&[&base[..], more].concat()).json();
+    let (cut, stopped) = (generate(&["--max-tokens", "20"]), generate(&["--stop", "was"]));
+    assert_eq!((&cut["stopped_by"], &stopped["stopped_by"]), (&json!("max_tokens"), &json!("stop_text")));
+    assert_eq!(cut["attention"], "dense");
+    let lrsa = generate(&["--max-tokens", "2", "--attention", "4x"]);
+    assert_eq!(lrsa["attention"], Attention::Lrsa(Lrsa::default()).to_string());
+    let guide = std::fs::read_to_string(project("docs/guide/generate.md")).unwrap();
+    for key in cut.as_object().unwrap().keys() {
+        assert!(guide.contains(&format!("| `{key}` |")), "docs/guide/generate.md has no {key}");
+    }
+}
+
+#[test]
+fn flags_without_effect_at_temperature_0_are_named() {
+    let base = ["generate", "--device", "cpu", "--model", "stories260k", "--prompt", "Once", "--max-tokens", "2"];
+    let said = |more: &[&str]| run(&[&base[..], more].concat()).stderr;
+    let note = "note: --top-p and --seed have no effect at temperature 0";
+    assert!(said(&["--top-p", "0.9", "--seed", "3"]).contains(note));
+    assert!(!said(&["--top-p", "0.9", "--seed", "3", "--temp", "0.5"]).contains("no effect"));
+    assert!(!said(&[]).contains("no effect"));
 }
 
 #[test]

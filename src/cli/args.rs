@@ -189,6 +189,14 @@ pub struct AttentionArgs {
 }
 
 impl AttentionArgs {
+    /// Fails on flags that no model makes right, so that nobody waits for one to learn of them. For
+    /// subcommands that use one attention.
+    pub fn check(&self) -> Result<()> {
+        // With a recorded lag as large, only a lag of the flags can be too short for their keep.
+        let base = Lrsa::new(0, self.lag.unwrap_or(1 << 24), 1.0)?;
+        self.resolve(Some(Attention::Lrsa(base)), AttentionName::Dense).map(|_| ())
+    }
+
     /// [`AttentionArgs::resolve_list`] for subcommands that use one attention.
     pub fn resolve(&self, recorded: Option<Attention>, default: AttentionName) -> Result<Attention> {
         let (attention, keeps) = self.resolve_list(recorded, default)?;
@@ -269,5 +277,36 @@ mod tests {
         }
         let e = resolved(Some("4x"), Some(vec![Keep::Fixed(0.5)]), None).unwrap_err().to_string();
         assert!(e.contains("--keep") && e.contains("--attention"), "{e}");
+    }
+
+    #[test]
+    fn flags_that_no_model_makes_right_are_known_before_it_is_loaded() {
+        let check = |name: Option<&str>, lag, keep: Option<&[f64]>| {
+            let attention = name.map(|name| name.parse().unwrap());
+            let keep = keep.map(|keeps| keeps.iter().copied().map(Keep::Fixed).collect());
+            AttentionArgs { attention, sink: None, lag, keep }.check().map_err(|e| e.to_string())
+        };
+        for (name, lag, keep) in [
+            (None, None, None),
+            (Some("4x"), None, None),
+            (Some("dense"), None, None),
+            (Some("lrsa"), Some(32), Some(&[0.25][..])),
+            // The recorded lag may be long enough.
+            (None, None, Some(&[0.001][..])),
+            (Some("1000x"), None, None),
+        ] {
+            assert_eq!(check(name, lag, keep), Ok(()), "{name:?} {lag:?} {keep:?}");
+        }
+        for (name, lag, keep, said) in [
+            (Some("4x"), None, Some(&[0.5][..]), "--keep"),
+            (Some("dense"), Some(8), None, "--lag"),
+            (None, Some(10), Some(&[0.05][..]), "K = 0"),
+            (Some("64x"), Some(32), None, "K = 0"),
+            (None, None, Some(&[0.25, 0.5][..]), "one number"),
+            (None, Some(0), None, "at least 1 token"),
+        ] {
+            let e = check(name, lag, keep).unwrap_err();
+            assert!(e.contains(said), "{name:?} {lag:?} {keep:?}: {e}");
+        }
     }
 }

@@ -51,9 +51,9 @@ pub struct GenerateArgs {
     /// Continue after the model's stop tokens and its own stop texts
     #[arg(long)]
     ignore_eos: bool,
-    /// Seed of the sampler
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// Seed of the sampler [default: 0]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
     #[command(flatten)]
     device: ComputeArgs,
     /// Print the prompt before the generated text, also in the text of --json
@@ -191,6 +191,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     if args.max_tokens == Some(0) || args.chunk == 0 {
         return Err(Error::usage("--max-tokens and --chunk must be at least 1"));
     }
+    args.attention.check()?;
     let given = args.prompt.given()?;
     let (files, (mut device, mut loaded)) = args.model.open_beside(|source, adapter| {
         let mut device = args.device.open(source)?;
@@ -202,6 +203,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     if let Some(said) = files.generation.note(&wished) {
         note(&format!("note: {said}"));
     }
+    args.sampling.note_if_greedy(&sampling, args.seed.is_some()).iter().for_each(|said| note(said));
     let attention = args.attention.resolve(files.recorded, AttentionName::Dense)?;
     let prompt = args.prompt.read(given, &files)?;
     if let Some(text) = files.tokenizer().ok().and_then(Tokenizer::take_note) {
@@ -217,7 +219,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         stop: if args.ignore_eos { &[] } else { files.stop.ids() },
         stop_texts: &args.stop_texts(&files),
         shown: &[],
-        seed: args.seed,
+        seed: args.seed.unwrap_or(0),
     };
     let mut progress = PromptProgress::new(prompt.ids.len(), args.json);
     let mut written = Ok(());
@@ -240,7 +242,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         got.ids.splice(..0, prompt.ids);
     }
     if args.json {
-        return print_line(&to_json(&got, &device.name()).to_string());
+        return print_line(&to_json(&got, &attention.to_string(), &device.name()).to_string());
     }
     if tokenizer.is_none() {
         print_line(&format!("{:?}", got.ids))?; // without a tokenizer there is no text to print
@@ -251,14 +253,16 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     Ok(())
 }
 
-fn to_json(got: &Generated, device: &str) -> serde_json::Value {
+fn to_json(got: &Generated, attention: &str, device: &str) -> serde_json::Value {
     json!({
         "text": got.text,
         "ids": got.ids,
         "prompt_tokens": got.prompt_tokens,
         "generated_tokens": got.generated_tokens,
+        "stopped_by": got.stopped_by.name(),
         "prefill_tokens_per_s": got.prefill_tokens_per_s(),
         "decode_tokens_per_s": got.decode_tokens_per_s(),
+        "attention": attention,
         "kv_entries": got.kv_entries,
         "kv_bytes": got.kv_bytes,
         "device": device,

@@ -107,6 +107,19 @@ pub enum StoppedBy {
     Constraint,
 }
 
+impl StoppedBy {
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::StopToken => "stop_token",
+            Self::StopText => "stop_text",
+            Self::MaxTokens => "max_tokens",
+            Self::Caller => "caller",
+            Self::Constraint => "constraint",
+        }
+    }
+}
+
 /// The generated tokens, with timings and cache size.
 ///
 /// The last generated token is not fed, since nothing follows it: prompt + generated - 1 tokens

@@ -60,6 +60,7 @@ impl ChatCommand {
         if self.max_tokens == Some(0) {
             return Err(Error::usage("--max-tokens must be at least 1"));
         }
+        self.attention.check()?;
         let said = self.turns()?;
         let mut engine = Engine::open(self.model_args()?, self.device.clone())?;
         let files = engine.files()?;
@@ -79,6 +80,8 @@ impl ChatCommand {
             chat.load(path, screen)?;
             self.change(&mut chat, said, settings)?;
         }
+        let sampling = chat.engine.files()?.generation.conversational(&chat.settings.wished)?;
+        self.sampling.note_if_greedy(&sampling, self.seed.is_some()).iter().for_each(|said| screen.note(said));
         Ok(chat)
     }
 
