@@ -1,9 +1,11 @@
 //! One line of training data: an object in one of the accepted forms.
 //!
-//! `turns.rs` reads the messages of a line, and `tokens.rs` converts a line to tokens and labels.
+//! `fields.rs` has its fields, `turns.rs` reads the messages of a line, `token_line.rs` its token ids,
+//! and `tokens.rs` converts a line to tokens and labels.
 
-use super::example::IGNORED;
+use super::fields::{self, Fields};
 use super::raw::{is_list, is_object, is_string, kind, list, object, string};
+use super::token_line;
 use super::turns::{self, Chat};
 use crate::error::{Error, Result};
 use serde::de::{MapAccess, Visitor};
@@ -17,29 +19,6 @@ pub const SHAPES: &str = "{\"prompt\": \"…\", \"completion\": \"…\"}, {\"mes
                           {\"instruction\": \"…\", \"input\": \"…\", \"output\": \"…\"}, {\"text\": \"…\"}, \
                           {\"input_ids\": […], \"labels\": […]} or \
                           {\"prompt\": \"…\", \"chosen\": \"…\", \"rejected\": \"…\"}";
-
-/// The columns of a table that a line may have.
-pub const FIELDS: [&str; 19] = [
-    "input_ids",
-    "ids",
-    "labels",
-    "messages",
-    "conversations",
-    "prompt",
-    "completion",
-    "chosen",
-    "rejected",
-    "instruction",
-    "input",
-    "output",
-    "history",
-    "system",
-    "text",
-    "tools",
-    "documents",
-    "functions",
-    "chat_template_kwargs",
-];
 
 /// The form of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,54 +77,6 @@ pub enum Line {
     },
 }
 
-/// The known fields of a line, as raw JSON, so that a long list of ids does not become a tree of
-/// JSON values first. A field that is null is absent.
-#[derive(Deserialize)]
-pub struct Fields<'a> {
-    #[serde(borrow, alias = "ids")]
-    input_ids: Option<&'a RawValue>,
-    #[serde(borrow)]
-    labels: Option<&'a RawValue>,
-    #[serde(borrow)]
-    attention_mask: Option<&'a RawValue>,
-    #[serde(borrow)]
-    completion_mask: Option<&'a RawValue>,
-    #[serde(borrow)]
-    assistant_masks: Option<&'a RawValue>,
-    #[serde(borrow)]
-    messages: Option<&'a RawValue>,
-    #[serde(borrow)]
-    conversations: Option<&'a RawValue>,
-    #[serde(borrow)]
-    prompt: Option<&'a RawValue>,
-    #[serde(borrow)]
-    completion: Option<&'a RawValue>,
-    #[serde(borrow)]
-    chosen: Option<&'a RawValue>,
-    #[serde(borrow)]
-    rejected: Option<&'a RawValue>,
-    #[serde(borrow)]
-    instruction: Option<&'a RawValue>,
-    #[serde(borrow)]
-    input: Option<&'a RawValue>,
-    #[serde(borrow)]
-    output: Option<&'a RawValue>,
-    #[serde(borrow)]
-    history: Option<&'a RawValue>,
-    #[serde(borrow)]
-    text: Option<&'a RawValue>,
-    #[serde(borrow)]
-    pub system: Option<&'a RawValue>,
-    #[serde(borrow)]
-    pub tools: Option<&'a RawValue>,
-    #[serde(borrow)]
-    pub documents: Option<&'a RawValue>,
-    #[serde(borrow)]
-    pub functions: Option<&'a RawValue>,
-    #[serde(borrow)]
-    pub chat_template_kwargs: Option<&'a RawValue>,
-}
-
 impl Line {
     /// Parses one line. Ignores unknown fields. `pairs` says which form counts in a line that holds
     /// a preference pair and another form: the pair, or the other one.
@@ -158,13 +89,9 @@ impl Line {
             Fields { chosen: Some(chosen), rejected: Some(rejected), .. } if pairs => {
                 Ok((Form::Preference, pair(&fields, chosen, rejected)?))
             }
-            Fields { input_ids: Some(ids), labels, .. } => {
-                let masks = [
-                    ("attention_mask", fields.attention_mask),
-                    ("completion_mask", fields.completion_mask),
-                    ("assistant_masks", fields.assistant_masks),
-                ];
-                Ok((Form::Tokens, tokens(ids, labels, &masks)?))
+            Fields { input_ids: Some(ids), .. } => {
+                let (ids, labels) = token_line::tokens(ids, &fields)?;
+                Ok((Form::Tokens, Self::Tokens { ids, labels }))
             }
             Fields { messages: Some(messages), .. } => {
                 Ok((Form::Messages, Self::Chat(turns::messages("messages", messages)?.with(&fields)?)))
@@ -301,7 +228,7 @@ fn unknown(value: &RawValue) -> Error {
         Ok(names) => names,
         Err(e) => return Error::new(format!("not valid JSON ({e})")),
     };
-    if let Some((name, _)) = names.iter().find(|(name, is_null)| *is_null && FIELDS.contains(&name.as_str())) {
+    if let Some((name, _)) = names.iter().find(|(name, is_null)| *is_null && fields::column(name).is_some()) {
         return Error::new(format!("the field \"{name}\" is null; expected {SHAPES}"));
     }
     let names: Vec<_> = names.into_iter().map(|(name, _)| name).collect();
@@ -334,35 +261,4 @@ impl<'de> Deserialize<'de> for Names {
         }
         deserializer.deserialize_map(Collect)
     }
-}
-
-/// Ids and labels of a line. Without labels every token is learnt, but for those whose number is 0
-/// in one of the masks.
-fn tokens(ids: &RawValue, labels: Option<&RawValue>, masks: &[(&str, Option<&RawValue>)]) -> Result<Line> {
-    let check = |key: &str, value: &RawValue| {
-        let wrong = || Error::new(format!("\"{key}\" is {}; expected a list of integers", kind(value)));
-        is_list(value).then_some(()).ok_or_else(wrong)
-    };
-    check("input_ids", ids)?;
-    let ids = list::<u32>(ids)
-        .filter(|ids| ids.iter().all(|&id| id <= i32::MAX as u32))
-        .ok_or_else(|| Error::new("\"input_ids\" contains a value that is not a token id"))?;
-    let Some(labels) = labels else {
-        let mut labels: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
-        for (key, mask) in masks {
-            let Some(mask) = mask else { continue };
-            check(key, mask)?;
-            let mask = list::<u8>(mask).filter(|mask| mask.len() == ids.len() && mask.iter().all(|&on| on <= 1));
-            let mask = mask.ok_or_else(|| Error::new(format!("\"{key}\" is no list of a 0 or 1 for each token")))?;
-            labels.iter_mut().zip(mask).filter(|(_, on)| *on == 0).for_each(|(label, _)| *label = IGNORED);
-        }
-        return Ok(Line::Tokens { ids, labels });
-    };
-    check("labels", labels)?;
-    let labels = list::<i32>(labels)
-        .filter(|labels| labels.iter().all(|&label| label >= 0 || label == IGNORED))
-        .ok_or_else(|| Error::new("\"labels\" contains a value that is neither a token id nor -100"))?;
-    let (n, m) = (ids.len(), labels.len());
-    crate::ensure!(n == m, "\"input_ids\" has {n} entries and \"labels\" {m}: give one label per token");
-    Ok(Line::Tokens { ids, labels })
 }

@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod dataset;
 mod example;
+mod fields;
 pub mod hold_out;
 mod line;
 pub mod long;
@@ -12,6 +13,7 @@ pub mod sampler;
 pub mod sources;
 pub mod survey;
 pub mod token_count;
+mod token_line;
 pub mod token_statistics;
 mod tokens;
 mod turns;

@@ -1,21 +1,15 @@
 //! Tables of text: each row is an object whose fields are named in the first line.
 //!
-//! All values are strings. Columns whose values are lists hold them as JSON. An empty cell is an
-//! absent value in those columns, and an empty string in the others.
+//! A value is a string, or JSON in the columns of lists and objects. `fields.rs` says which, and what
+//! an empty cell is.
 
 use super::record::{Content, Each, Limited, Place};
-use crate::data::line::FIELDS;
+use crate::data::fields::{self, Cell, Column};
 use crate::error::{Context, Error, Result};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value as Json};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-
-/// Columns that hold JSON.
-const JSON_COLUMNS: [&str; 8] =
-    ["input_ids", "ids", "labels", "messages", "conversations", "tools", "documents", "chat_template_kwargs"];
-/// Columns that may be empty.
-const OPTIONAL: [&str; 3] = ["input", "system", "history"];
 
 /// Reads a table whose cells are separated by commas, or by semicolons or tabs if the first line
 /// has those and no comma.
@@ -36,18 +30,17 @@ fn rows(file: BufReader<File>, separator: u8, each: Each<'_>) -> Result<()> {
     let mut table = csv::ReaderBuilder::new().delimiter(separator).from_reader(file);
     let wrong = |e: csv::Error| Error::new(format!("not a table of text ({e})"));
     let names = table.headers().map_err(wrong)?.clone();
-    let known = |name: &str| FIELDS.iter().find(|field| **field == name.trim()).copied();
-    let columns: Vec<(usize, &str)> =
-        names.iter().enumerate().filter_map(|(column, name)| Some((column, known(name)?))).collect();
-    for (i, (column, name)) in columns.iter().enumerate() {
-        if let Some((first, _)) = columns[..i].iter().find(|(_, earlier)| earlier == name) {
-            crate::bail!("the columns {} and {} both have the name {name:?}", first + 1, column + 1);
+    let known = |(place, name): (usize, &str)| Some((place, fields::column(name.trim())?));
+    let columns: Vec<(usize, &Column)> = names.iter().enumerate().filter_map(known).collect();
+    for (i, (place, column)) in columns.iter().enumerate() {
+        if let Some((first, _)) = columns[..i].iter().find(|(_, earlier)| earlier.name == column.name) {
+            crate::bail!("the columns {} and {} both have the name {:?}", first + 1, place + 1, column.name);
         }
     }
     crate::ensure!(
         !columns.is_empty(),
         "the first line names none of the known columns ({}), only {:?}",
-        FIELDS.join(", "),
+        fields::names(),
         names.iter().take(20).collect::<Vec<_>>().join(", ").chars().take(300).collect::<String>()
     );
     let mut row = csv::StringRecord::new();
@@ -56,15 +49,18 @@ fn rows(file: BufReader<File>, separator: u8, each: Each<'_>) -> Result<()> {
         let line = row.position().map_or(0, csv::Position::line);
         let mut object: Map<String, Json> = Map::new();
         let mut lists = String::new();
-        for &(column, name) in &columns {
-            let cell = row.get(column).unwrap_or_default();
-            if JSON_COLUMNS.contains(&name) {
-                if !cell.trim().is_empty() {
+        for &(place, &Column { name, cell: kind }) in &columns {
+            let cell = row.get(place).unwrap_or_default();
+            match kind {
+                Cell::Json if cell.trim().is_empty() => {}
+                Cell::OptionalText if cell.is_empty() => {}
+                Cell::Json => {
                     let list: &RawValue = serde_json::from_str(cell).map_err(|e| not_json(line, name, &e))?;
                     lists.push_str(&format!(", \"{name}\": {list}"));
                 }
-            } else if !(cell.is_empty() && OPTIONAL.contains(&name)) {
-                object.insert(name.to_owned(), Json::String(cell.to_owned()));
+                Cell::Text | Cell::OptionalText => {
+                    object.insert(name.to_owned(), Json::String(cell.to_owned()));
+                }
             }
         }
         let mut text = serde_json::to_string(&object).context("writing a row as JSON")?;

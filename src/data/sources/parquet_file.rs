@@ -5,7 +5,7 @@
 
 use super::parquet_check::{self, Chunk};
 use super::record::{Content, Each, Place};
-use crate::data::line::FIELDS;
+use crate::data::fields;
 use crate::error::{Context, Error, Result};
 use bytes::Bytes;
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
@@ -13,7 +13,7 @@ use parquet::data_type::{AsBytes, DataType};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, FileReader, Length, SerializedFileReader};
 use parquet::record::{Field, Row};
-use parquet::schema::types::{ColumnDescriptor, Type};
+use parquet::schema::types::{ColumnDescriptor, Type, TypePtr};
 use serde_json::{Map, Value as Json};
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read};
@@ -34,10 +34,11 @@ pub fn read(file: BufReader<File>, each: Each<'_>) -> Result<()> {
     let mut pages = file.try_clone()?;
     let reader = guarded(|| SerializedFileReader::new(Strict(file)))?;
     let schema = reader.metadata().file_metadata().schema();
-    let columns: Vec<_> = schema.get_fields().iter().filter(|field| FIELDS.contains(&field.name())).cloned().collect();
+    let is_known = |field: &TypePtr| fields::column(field.name()).is_some();
+    let columns: Vec<_> = schema.get_fields().iter().filter(|field| is_known(field)).cloned().collect();
     if columns.is_empty() {
         let names: Vec<_> = schema.get_fields().iter().map(|field| field.name()).take(20).collect();
-        crate::bail!("the table has the columns [{}], and none of {}", names.join(", "), FIELDS.join(", "));
+        crate::bail!("the table has the columns [{}], and none of {}", names.join(", "), fields::names());
     }
     check_columns(&mut pages, &reader)?;
     let mut rows = guarded(|| {
@@ -95,7 +96,7 @@ fn check_columns(pages: &mut File, reader: &SerializedFileReader<Strict>) -> Res
     for (g, group) in reader.metadata().row_groups().iter().enumerate() {
         let mut n_values = 0u64;
         for (c, column) in group.columns().iter().enumerate() {
-            if column.column_path().parts().first().is_none_or(|name| !FIELDS.contains(&name.as_str())) {
+            if column.column_path().parts().first().is_none_or(|name| fields::column(name).is_none()) {
                 continue;
             }
             n_bytes = n_bytes.saturating_add(u64::try_from(column.compressed_size()).unwrap_or(u64::MAX));
