@@ -14,6 +14,8 @@ pub enum Cell {
     OptionalText,
     /// As JSON. An empty cell is an absent value.
     Json,
+    /// As JSON if it is a list of messages, or else as it is. An empty cell is an empty text.
+    TextOrMessages,
 }
 
 /// A column of a table that a line may have.
@@ -49,10 +51,10 @@ fields! {
     assistant_masks: Json,
     messages: Json,
     conversations: Json,
-    prompt: Text,
-    completion: Text,
-    chosen: Text,
-    rejected: Text,
+    prompt: TextOrMessages,
+    completion: TextOrMessages,
+    chosen: TextOrMessages,
+    rejected: TextOrMessages,
     instruction: Text,
     input: OptionalText,
     output: Text,
