@@ -165,7 +165,7 @@ fn mistakes_name_the_line_and_what_was_found() {
         (tokens_only(), r#"{"input_ids": [1, 2], "labels": [1]}"#, "2 entries and \"labels\" 1"),
         (tokens_only(), r#"{"input_ids": [1, 2], "labels": [1, 100]}"#, "only 100 ids"),
         (tokens_only(), r#"{"input_ids": [1, 2], "labels": [1, -7]}"#, "nor -100"),
-        (tokens_only(), r#"{"input_ids": [1, 2], "assistant_masks": [1]}"#, "\"assistant_masks\" is no list"),
+        (tokens_only(), r#"{"input_ids": [1, 2], "assistant_masks": [1]}"#, "and \"assistant_masks\" 1"),
         (text, r#"{"system": "s", "prompt": "a", "completion": "b"}"#, "\"system\" beside a prompt"),
         (text, r#"{"tools": [{}], "instruction": "a", "output": "b"}"#, "\"tools\" beside an instruction"),
         (tokens_only(), r#"{"text": "abc"}"#, "no tokenizer"),

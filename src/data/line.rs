@@ -3,6 +3,7 @@
 //! `fields.rs` has its fields, `turns.rs` reads the messages of a line, `token_line.rs` its token ids,
 //! and `tokens.rs` converts a line to tokens and labels.
 
+use super::example::Example;
 use super::fields::{self, Fields};
 use super::raw::{is_list, is_object, is_string, kind, list, object, string};
 use super::token_line;
@@ -66,10 +67,7 @@ pub enum Line {
     },
     Chat(Chat),
     Text(String),
-    Tokens {
-        ids: Vec<u32>,
-        labels: Vec<i32>,
-    },
+    Tokens(Example),
     /// Two answers to one prompt, each as a completion or a chat.
     Preference {
         chosen: Box<Line>,
@@ -89,10 +87,7 @@ impl Line {
             Fields { chosen: Some(chosen), rejected: Some(rejected), .. } if pairs => {
                 Ok((Form::Preference, pair(&fields, chosen, rejected)?))
             }
-            Fields { input_ids: Some(ids), .. } => {
-                let (ids, labels) = token_line::tokens(ids, &fields)?;
-                Ok((Form::Tokens, Self::Tokens { ids, labels }))
-            }
+            Fields { input_ids: Some(ids), .. } => Ok((Form::Tokens, Self::Tokens(token_line::tokens(ids, &fields)?))),
             Fields { messages: Some(messages), .. } => {
                 Ok((Form::Messages, Self::Chat(turns::messages("messages", messages)?.with(&fields)?)))
             }
@@ -150,7 +145,7 @@ impl Line {
             }
             Self::Chat(chat) => chat.conversation.n_bytes(),
             Self::Text(text) => text.len(),
-            Self::Tokens { .. } => 0,
+            Self::Tokens(_) => 0,
             Self::Preference { chosen, rejected } => chosen.text_bytes() + rejected.text_bytes(),
         }
     }

@@ -1,46 +1,76 @@
 //! A line of token ids, with labels and masks.
+//!
+//! The tokens that `attention_mask` leaves out are padding: no other token sees them in
+//! transformers, so they do not become part of the sequence. The other masks say what is learnt.
 
-use super::example::IGNORED;
+use super::example::{Example, IGNORED};
 use super::fields::Fields;
 use super::raw::{is_list, kind, list};
 use crate::error::{Error, Result};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// Ids and labels of a line. Without labels every token is learnt, but for those whose number is 0
-/// in one of the masks.
-pub fn tokens(ids: &RawValue, fields: &Fields) -> Result<(Vec<u32>, Vec<i32>)> {
-    let check = |key: &str, value: &RawValue| {
-        let wrong = || Error::new(format!("\"{key}\" is {}; expected a list of integers", kind(value)));
-        is_list(value).then_some(()).ok_or_else(wrong)
-    };
-    check("input_ids", ids)?;
-    let ids = list::<u32>(ids)
-        .filter(|ids| ids.iter().all(|&id| id <= i32::MAX as u32))
-        .ok_or_else(|| Error::new("\"input_ids\" contains a value that is not a token id"))?;
-    let Some(labels) = fields.labels else {
-        let mut labels: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
-        for (key, mask) in [
-            ("attention_mask", fields.attention_mask),
-            ("completion_mask", fields.completion_mask),
-            ("assistant_masks", fields.assistant_masks),
-        ] {
-            let Some(mask) = mask else { continue };
-            check(key, mask)?;
-            let mask = list::<u8>(mask)
-                .or_else(|| Some(list::<bool>(mask)?.into_iter().map(u8::from).collect()))
-                .filter(|mask| mask.len() == ids.len() && mask.iter().all(|&on| on <= 1));
-            let mask = mask.ok_or_else(|| Error::new(format!("\"{key}\" is no list of a 0 or 1 for each token")))?;
-            labels.iter_mut().zip(mask).filter(|(_, on)| *on == 0).for_each(|(label, _)| *label = IGNORED);
+/// Ids and labels of a line. Without labels every token is learnt. The masks of what is learnt hold
+/// in both cases.
+pub fn tokens(ids: &RawValue, fields: &Fields) -> Result<Example> {
+    let ids: Vec<u32> = entries("input_ids", ids, "that is not a token id", |&id| id <= i32::MAX as u32)?;
+    let n = ids.len();
+    let mut labels: Vec<i32> = match fields.labels {
+        Some(labels) => {
+            let is_label = |&label: &i32| label >= 0 || label == IGNORED;
+            let labels = entries("labels", labels, "that is neither a token id nor -100", is_label)?;
+            one_each("labels", labels, n)?
         }
-        return Ok((ids, labels));
+        None => ids.iter().map(|&id| id as i32).collect(),
     };
-    check("labels", labels)?;
-    let labels = list::<i32>(labels)
-        .filter(|labels| labels.iter().all(|&label| label >= 0 || label == IGNORED))
-        .ok_or_else(|| Error::new("\"labels\" contains a value that is neither a token id nor -100"))?;
-    let (n, m) = (ids.len(), labels.len());
-    crate::ensure!(n == m, "\"input_ids\" has {n} entries and \"labels\" {m}: give one label per token");
-    Ok((ids, labels))
+    for (name, value) in [("completion_mask", fields.completion_mask), ("assistant_masks", fields.assistant_masks)] {
+        let Some(value) = value else { continue };
+        for (label, is_learnt) in labels.iter_mut().zip(mask(name, value, n)?) {
+            *label = if is_learnt { *label } else { IGNORED };
+        }
+    }
+    let Some(value) = fields.attention_mask else {
+        return Ok(Example { ids, labels, rejected: None });
+    };
+    let is_kept = mask("attention_mask", value, n)?;
+    let tokens = ids.into_iter().zip(labels).zip(is_kept);
+    let (ids, labels) = tokens.filter(|(_, is_kept)| *is_kept).map(|(token, _)| token).unzip();
+    Ok(Example { ids, labels, rejected: None })
+}
+
+/// The entries of a list. `wrong` says what is the matter with an entry that does not fit.
+fn entries<'a, T: Deserialize<'a>>(
+    name: &str,
+    value: &'a RawValue,
+    wrong: &str,
+    fits: impl Fn(&T) -> bool,
+) -> Result<Vec<T>> {
+    crate::ensure!(is_list(value), "\"{name}\" is {}; expected a list of integers", kind(value));
+    let entries = list::<T>(value).filter(|entries| entries.iter().all(fits));
+    entries.ok_or_else(|| Error::new(format!("\"{name}\" contains a value {wrong}")))
+}
+
+/// The entries if there is one for each of `n` tokens.
+fn one_each<T>(name: &str, entries: Vec<T>, n: usize) -> Result<Vec<T>> {
+    crate::ensure!(
+        entries.len() == n,
+        "\"input_ids\" has {n} entries and \"{name}\" {}, so they do not belong together: give one entry for each token, \
+         or delete \"{name}\"",
+        entries.len()
+    );
+    Ok(entries)
+}
+
+/// A mask of `n` tokens, of 0 and 1 or of `false` and `true`.
+fn mask(name: &str, value: &RawValue, n: usize) -> Result<Vec<bool>> {
+    let mask = match list::<bool>(value) {
+        Some(mask) => mask,
+        None => {
+            let wrong = "other than 0 and 1: give a 0 or a 1 for each token";
+            entries::<u8>(name, value, wrong, |&number| number <= 1)?.into_iter().map(|number| number == 1).collect()
+        }
+    };
+    one_each(name, mask, n)
 }
 
 #[cfg(test)]

@@ -68,10 +68,10 @@ impl<'a> Reader<'a> {
             "the line has {n_bytes} bytes of text; at most {MAX_TEXT_BYTES} are supported: split it"
         );
         let example = self.converted(line)?;
-        for (i, &id) in example.ids.iter().enumerate() {
+        for id in &example.ids {
             crate::ensure!(
-                (id as usize) < self.vocab_size,
-                "token {i} has the id {id}, but the model has only {} ids: is this its tokenizer?",
+                (*id as usize) < self.vocab_size,
+                "a token has the id {id}, but the model has only {} ids: is this its tokenizer?",
                 self.vocab_size
             );
         }
@@ -80,9 +80,9 @@ impl<'a> Reader<'a> {
 
     fn converted(&self, line: Line) -> Result<Example> {
         match line {
-            Line::Tokens { ids, labels } => {
-                check_labels(&labels, self.vocab_size)?;
-                Ok(Example { ids, labels, rejected: None })
+            Line::Tokens(example) => {
+                check_labels(&example.labels, self.vocab_size)?;
+                Ok(example)
             }
             Line::Completion { prompt, completion } => completed(self.tokenizer()?, &prompt, &completion, self.eos),
             Line::Text(text) => {
@@ -144,8 +144,8 @@ impl<'a> Reader<'a> {
 }
 
 fn check_labels(labels: &[i32], vocab_size: usize) -> Result<()> {
-    for (i, &label) in labels.iter().enumerate().filter(|(_, label)| **label != IGNORED) {
-        crate::ensure!((label as usize) < vocab_size, "label {i} is {label}, but the model has only {vocab_size} ids");
+    for label in labels.iter().filter(|label| **label != IGNORED) {
+        crate::ensure!((*label as usize) < vocab_size, "a label is {label}, but the model has only {vocab_size} ids");
     }
     Ok(())
 }

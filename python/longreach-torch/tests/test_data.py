@@ -109,6 +109,8 @@ def line_of(number, random_numbers):
         {"text": said(r), "other": 1},
         {"input_ids": [5, 6, 7, 8], "labels": [-100, 6, -100, 8]},
         {"input_ids": [9, 10, 11], "completion_mask": [0, 0, 1]},
+        {"input_ids": [0, 9, 8, 7, 0], "labels": [0, 9, 8, 7, 0],
+         "attention_mask": [0, 1, 1, 1, 0], "assistant_masks": [True, True, False, True, True]},
         {"messages": [{"role": "system", "content": said(r)}, *turns], "labels": None},
     ]  # fmt: skip
     return shapes[number % len(shapes)]
@@ -177,7 +179,9 @@ def test_refused_lines_are_named(tmp_path):
         ({"messages": [user, {"role": "assistant", "content": None}]}, "only `longreach train`"),
         ({"messages": [user], "tools": [{"name": "f"}]}, 'has "tools"'),
         ({"prompt": "a", "completion": "b", "system": "c"}, 'has "system"'),
-        ({"input_ids": [1, 2], "labels": [1]}, "2 entries"),
+        ({"input_ids": [1, 2], "labels": [1]}, '2 entries and "labels" 1'),
+        ({"input_ids": [1, 2], "attention_mask": [1]}, '2 entries and "attention_mask" 1'),
+        ({"input_ids": [1, 2], "completion_mask": [1, 2]}, '"completion_mask" is no list of 0'),
         ({"input_ids": [1, 2.5], "labels": [1, 2]}, '"input_ids" is no list'),
         ({"input_ids": [1, 2], "labels": [1, [2]]}, '"labels" is no list'),
         ({"text": ["a", "b"]}, "is no text"),
@@ -198,6 +202,25 @@ def test_refused_lines_are_named(tmp_path):
     file.write_text(json.dumps({"input_ids": [3, 4], "labels": [3, -100]}))
     with pytest.raises(ValueError, match="no example"):
         reader.read(file)
+
+
+def test_padding_is_left_out_and_masks_say_what_is_learnt(tmp_path):
+    file = tmp_path / "data.jsonl"
+    rows = [
+        {"input_ids": [5, 6, 0], "attention_mask": [1, 1, 0], "completion_mask": [0, 1, 1]},
+        {"input_ids": [0, 0], "attention_mask": [0, 0]},
+        {
+            "input_ids": [0, 5, 6, 7],
+            "labels": [-100, 5, 6, 7],
+            "attention_mask": [False, True, True, True],
+            "assistant_masks": [1, 1, 0, 1],
+        },
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    assert Reader(None).read(file) == [
+        {"input_ids": [5, 6], "labels": [-100, 6]},
+        {"input_ids": [5, 6, 7], "labels": [5, -100, 7]},
+    ]
 
 
 def test_a_batch_is_padded_on_the_right():

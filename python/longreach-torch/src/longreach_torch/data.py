@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -233,18 +234,36 @@ def nothing_beside(line: dict[str, Any], *keys: str) -> None:
 
 
 def tokens(line: dict[str, Any]) -> Example:
-    """A line of token ids. Without labels, every token counts that no mask leaves out."""
+    """A line of token ids, without those that `attention_mask` leaves out.
+
+    The other masks say which labels count. Without labels, every token counts.
+    """
     ids = integers(line, "input_ids")
-    if "labels" in line:
-        labels = integers(line, "labels")
-        if len(labels) != len(ids):
-            raise ValueError(f'"input_ids" has {len(ids)} entries and "labels" {len(labels)}')
-        return {"input_ids": ids, "labels": labels}
-    labels = list(ids)
-    for key in ("attention_mask", "completion_mask", "assistant_masks"):
-        mask = line.get(key, [1] * len(ids))
-        labels = [label if on else IGNORED for label, on in zip(labels, mask, strict=True)]
-    return {"input_ids": ids, "labels": labels}
+    labels = one_each(line, "labels", ids) if "labels" in line else list(ids)
+    for key in ("completion_mask", "assistant_masks"):
+        counts = mask(line, key, ids)
+        labels = [label if on else IGNORED for label, on in zip(labels, counts, strict=True)]
+    kept = mask(line, "attention_mask", ids)
+    return {"input_ids": list(compress(ids, kept)), "labels": list(compress(labels, kept))}
+
+
+def mask(line: dict[str, Any], key: str, ids: list[int]) -> list[int]:
+    """A mask with a 0 or a 1, or a truth value, for each token. By default all are 1."""
+    values = line.get(key, [1] * len(ids))
+    if not isinstance(values, list) or any(value not in (0, 1) for value in values):
+        raise ValueError(f'"{key}" is no list of 0 and 1: give a 0 or a 1 for each token')
+    return one_each({key: [int(value) for value in values]}, key, ids)
+
+
+def one_each(line: dict[str, Any], key: str, ids: list[int]) -> list[int]:
+    """A field that must have a whole number for each token."""
+    values = integers(line, key)
+    if len(values) != len(ids):
+        raise ValueError(
+            f'"input_ids" has {len(ids)} entries and "{key}" {len(values)}, so they do not belong '
+            f'together: give one entry for each token, or delete "{key}"'
+        )
+    return values
 
 
 def integers(line: dict[str, Any], key: str) -> list[int]:
