@@ -1,6 +1,7 @@
 //! Training data: reads the files of a data set into token ids and labels.
 //!
-//! A line is one example in one of several forms: see [`SHAPES`]. Labels follow Hugging Face: not
+//! A line is one example in one of several forms: see [`SHAPES`]. Only a line of packed token ids is
+//! several. Labels follow Hugging Face: not
 //! shifted, and [`IGNORED`] where the loss does not count. [`super::batch`] shifts them. `line.rs`
 //! parses a line, `tokens.rs` tokenises it, and `sources/` reads the formats of files.
 
@@ -20,8 +21,8 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Split {
     pub examples: Vec<Example>,
-    /// For each example, the number of its record in the files, in ascending order. The windows of a
-    /// record share it.
+    /// For each example, the number of its record in the files, in ascending order. The windows and
+    /// the packed documents of a record share it.
     pub records: Vec<usize>,
     /// Records of the files.
     pub n_records: usize,
@@ -32,13 +33,16 @@ pub struct Split {
     pub n_windowed: usize,
     /// Records dropped because none of their labels counts. Callers should warn.
     pub n_dropped: usize,
-    /// Windows of other records dropped for the same reason.
-    pub n_windows_dropped: usize,
+    /// Windows and packed documents of other records dropped for the same reason.
+    pub n_parts_dropped: usize,
+    /// Records that hold several documents, each of which is an example.
+    pub n_packed: usize,
     /// The longest of the records that are not dropped.
     pub longest: Option<Longest>,
 }
 
-/// A record: the tokens of its longest sequence before it is cut, and its file and line.
+/// A record: the tokens of its longest sequence before it is cut, and its file and line. A packed
+/// document is a sequence of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Longest {
     pub n_tokens: usize,
@@ -52,14 +56,16 @@ pub struct Dataset {
     pub valid: Option<Split>,
 }
 
-/// A record as an example.
+/// A record as an example, or as several if it is packed.
 #[derive(Clone, Debug)]
 pub struct Read {
     pub form: Form,
-    /// The example with each of its sequences within the maximum length, or its windows.
+    /// Each example with its sequences within the maximum length, or its windows.
     pub examples: Vec<Example>,
     /// Tokens of its longest sequence, before it is cut.
     pub n_tokens: usize,
+    /// Documents that it holds: one, unless it is packed.
+    pub n_documents: usize,
 }
 
 impl Reader<'_> {
@@ -109,36 +115,45 @@ impl Reader<'_> {
         self.max_length.is_some_and(|max| n_tokens > max)
     }
 
-    /// Passes each record of a file to `keep`, with its place, as an example or as the reason why
-    /// it cannot be one. An error of `keep` ends the reading, and then names the file and the
+    /// Passes each record of a file to `keep`, with its place, as what it holds or as the reason why
+    /// it cannot be read. An error of `keep` ends the reading, and then names the file and the
     /// place.
     pub fn each(&self, path: &Path, keep: &mut dyn FnMut(Place, Result<Read>) -> Result<()>) -> Result<()> {
-        read(path, &mut |place, content| keep(place, self.example(content)))
+        read(path, &mut |place, content| keep(place, self.record(content)))
     }
 
-    fn example(&self, content: Content<'_>) -> Result<Read> {
+    fn record(&self, content: Content<'_>) -> Result<Read> {
         let (form, line) = match content {
             Content::Json(text) => Line::parse(text, self.pairs)?,
             Content::Document(text) => (Form::Document, Line::Text(text)),
         };
-        let mut example = self.tokens_of(line)?;
-        let n_tokens = example.longest();
-        let examples = match (self.max_length, self.long) {
-            (Some(max), Long::Window) if n_tokens > max => {
+        let documents = self.examples_of(line)?;
+        let n_documents = documents.len();
+        let n_tokens = documents.iter().map(Example::longest).max().unwrap_or(0);
+        let mut examples = Vec::with_capacity(n_documents);
+        for document in documents {
+            examples.extend(self.within(document)?);
+        }
+        Ok(Read { form, examples, n_tokens, n_documents })
+    }
+
+    /// An example with each of its sequences within the maximum length, or its windows.
+    fn within(&self, mut example: Example) -> Result<Vec<Example>> {
+        match (self.max_length, self.long) {
+            (Some(max), Long::Window) if example.longest() > max => {
                 crate::ensure!(
                     example.rejected.is_none(),
                     "`long` window cannot cut a preference pair, because its windows would have nothing to compare: use \
                      `long` cut or whole"
                 );
-                windows(example, max, self.overlap, self.tokenizer.and_then(Tokenizer::added_bos))
+                Ok(windows(example, max, self.overlap, self.tokenizer.and_then(Tokenizer::added_bos)))
             }
             (Some(max), Long::Cut) => {
                 example.truncate(max);
-                vec![example]
+                Ok(vec![example])
             }
-            _ => vec![example],
-        };
-        Ok(Read { form, examples, n_tokens })
+            _ => Ok(vec![example]),
+        }
     }
 }
 
@@ -160,13 +175,14 @@ impl Split {
                 Long::Window => self.n_windowed += 1,
             }
         }
+        self.n_packed += usize::from(read.n_documents > 1);
         let n_read = read.examples.len();
         let kept: Vec<Example> = read.examples.into_iter().filter(Example::trains).collect();
         if kept.is_empty() {
             self.n_dropped += 1;
             return Ok(());
         }
-        self.n_windows_dropped += n_read - kept.len();
+        self.n_parts_dropped += n_read - kept.len();
         self.records.extend(std::iter::repeat_n(record, kept.len()));
         self.examples.extend(kept);
         if self.longest.as_ref().is_none_or(|longest| longest.n_tokens < read.n_tokens) {

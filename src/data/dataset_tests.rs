@@ -145,7 +145,7 @@ fn windows_without_a_label_are_dropped() {
     let none = r#"{"input_ids": [1, 2, 3, 4, 5, 6], "labels": [1, -100, -100, -100, -100, -100]}"#;
     let split = read(&reader, &format!("{line}\n{none}")).unwrap();
     assert_eq!(split.examples.len(), 1);
-    assert_eq!((split.n_windows_dropped, split.n_dropped, split.n_windowed), (2, 1, 2));
+    assert_eq!((split.n_parts_dropped, split.n_dropped, split.n_windowed), (2, 1, 2));
     assert_eq!(split.examples[0].ids, [6, 7, 8, 9]);
     assert_eq!(split.longest.unwrap().n_tokens, 10);
 }

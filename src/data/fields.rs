@@ -49,6 +49,8 @@ fields! {
     attention_mask: Json,
     completion_mask: Json,
     assistant_masks: Json,
+    position_ids: Json,
+    seq_lengths: Json,
     messages: Json,
     conversations: Json,
     prompt: TextOrMessages,
@@ -87,9 +89,10 @@ mod tests {
             let line = format!("{{\"{}\": [7]}}", column.name);
             let f: Fields = serde_json::from_str(&line).unwrap();
             let tokens = [f.input_ids, f.labels, f.attention_mask, f.completion_mask, f.assistant_masks];
+            let packed = [f.position_ids, f.seq_lengths];
             let texts = [f.prompt, f.completion, f.chosen, f.rejected, f.instruction, f.input, f.output, f.text];
             let chats = [f.messages, f.conversations, f.history, f.system, f.tools, f.documents, f.functions];
-            let all = tokens.into_iter().chain(texts).chain(chats).chain([f.chat_template_kwargs]);
+            let all = tokens.into_iter().chain(packed).chain(texts).chain(chats).chain([f.chat_template_kwargs]);
             let found: Vec<&str> = all.flatten().map(RawValue::get).collect();
             assert_eq!(found, ["[7]"], "{line}");
         }

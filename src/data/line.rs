@@ -67,7 +67,8 @@ pub enum Line {
     },
     Chat(Chat),
     Text(String),
-    Tokens(Example),
+    /// Documents of token ids: one, or those of a packed line.
+    Tokens(Vec<Example>),
     /// Two answers to one prompt, each as a completion or a chat.
     Preference {
         chosen: Box<Line>,
@@ -87,7 +88,9 @@ impl Line {
             Fields { chosen: Some(chosen), rejected: Some(rejected), .. } if pairs => {
                 Ok((Form::Preference, pair(&fields, chosen, rejected)?))
             }
-            Fields { input_ids: Some(ids), .. } => Ok((Form::Tokens, Self::Tokens(token_line::tokens(ids, &fields)?))),
+            Fields { input_ids: Some(ids), .. } => {
+                Ok((Form::Tokens, Self::Tokens(token_line::documents(ids, &fields)?)))
+            }
             Fields { messages: Some(messages), .. } => {
                 Ok((Form::Messages, Self::Chat(turns::messages("messages", messages)?.with(&fields)?)))
             }

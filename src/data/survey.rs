@@ -24,7 +24,7 @@ pub struct Part {
     pub is_held_out: bool,
     /// Number of records in each form, without refused ones.
     pub forms: BTreeMap<Form, usize>,
-    /// Tokens of each example or window, after truncation, without those left out.
+    /// Tokens of each example, window or packed document, after truncation, without those left out.
     pub lengths: Vec<usize>,
     /// Tokens of each of their sequences: a preference pair has two.
     pub tokens: Vec<usize>,
@@ -34,7 +34,7 @@ pub struct Part {
     pub cut: Listed,
     /// Records cut into windows.
     pub windowed: Listed,
-    /// Records and windows without a token to learn.
+    /// Records, windows and packed documents without a token to learn.
     pub left_out: Listed,
     /// Records that training refuses: those that cannot be read, and those that are too long.
     pub refused: Listed,
@@ -171,12 +171,16 @@ impl Part {
         let place = &record.place;
         *self.forms.entry(read.form).or_default() += 1;
         let n = read.examples.len();
+        let (what, parts) = match read.n_documents {
+            1 => (format!("{} tokens", read.n_tokens), "windows"),
+            documents => (format!("{documents} documents of up to {} tokens", read.n_tokens), "examples"),
+        };
         match record.cut {
             Some(Long::Cut) => {
-                let rest = read.examples[0].longest();
-                self.cut.add(place, format!("{} tokens are cut to {rest}", read.n_tokens));
+                let rest = read.examples.iter().map(Example::longest).max().unwrap_or(0);
+                self.cut.add(place, format!("{what} are cut to {rest}"));
             }
-            Some(Long::Window) => self.windowed.add(place, format!("{} tokens become {n} windows", read.n_tokens)),
+            Some(Long::Window) => self.windowed.add(place, format!("{what} become {n} {parts}")),
             Some(Long::Whole) | None => {}
         }
         let before = self.lengths.len();
@@ -188,7 +192,7 @@ impl Part {
         match n - (self.lengths.len() - before) {
             0 => {}
             left if left == n => self.left_out.add(place, "no token to learn".to_owned()),
-            left => self.left_out.add(place, format!("no token to learn in {left} of {n} windows")),
+            left => self.left_out.add(place, format!("no token to learn in {left} of {n} {parts}")),
         }
     }
 }
@@ -328,6 +332,21 @@ mod tests {
         let train = &survey(&whole, dir.path(), None, 0, 0).unwrap()[0];
         assert!(train.refused.first[0].0.ends_with("line 1") && train.refused.first[0].1.contains("`long` whole"));
         assert_eq!(train.tokens, [3]);
+    }
+
+    #[test]
+    fn a_survey_counts_the_documents_of_packed_records() {
+        let dir = tempfile::tempdir().unwrap();
+        let line = r#"{"input_ids": [1, 2, 3, 4, 5, 6, 7, 8], "seq_lengths": [5, 2, 1]}"#;
+        std::fs::write(dir.path().join("train.jsonl"), line).unwrap();
+        let cut = &survey(&reader(Long::Cut, 0), dir.path(), None, 1, 9).unwrap()[0];
+        assert_eq!((cut.tokens.as_slice(), cut.forms[&Form::Tokens]), (&[4, 2][..], 1));
+        assert_eq!(cut.cut.first[0].1, "3 documents of up to 5 tokens are cut to 4");
+        assert_eq!(cut.left_out.first[0].1, "no token to learn in 1 of 3 examples");
+        assert_eq!(cut.shown[0].ids, [1, 2, 3, 4]);
+        let windowed = &survey(&reader(Long::Window, 2), dir.path(), None, 0, 0).unwrap()[0];
+        assert_eq!(windowed.tokens, [4, 3, 2]);
+        assert_eq!(windowed.windowed.first[0].1, "3 documents of up to 5 tokens become 4 examples");
     }
 
     #[test]

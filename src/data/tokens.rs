@@ -56,34 +56,52 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Tokens and labels of a line, not truncated.
-    pub fn tokens_of(&self, line: Line) -> Result<Example> {
-        if let Line::Preference { chosen, rejected } = line {
-            let (chosen, rejected) = (self.tokens_of(*chosen)?, self.tokens_of(*rejected)?);
-            return Ok(Example { rejected: Some(Box::new(rejected)), ..chosen });
+    /// The examples of a line, not truncated: one, or the documents of a packed line.
+    pub fn examples_of(&self, line: Line) -> Result<Vec<Example>> {
+        match line {
+            Line::Tokens(documents) => {
+                for document in &documents {
+                    self.check_tokens(document)?;
+                }
+                Ok(documents)
+            }
+            Line::Preference { chosen, rejected } => {
+                let (chosen, rejected) = (self.example_of(*chosen)?, self.example_of(*rejected)?);
+                Ok(vec![Example { rejected: Some(Box::new(rejected)), ..chosen }])
+            }
+            line => Ok(vec![self.example_of(line)?]),
         }
+    }
+
+    /// Tokens and labels of a line of text.
+    fn example_of(&self, line: Line) -> Result<Example> {
         let n_bytes = line.text_bytes();
         crate::ensure!(
             n_bytes <= MAX_TEXT_BYTES,
             "the line has {n_bytes} bytes of text; at most {MAX_TEXT_BYTES} are supported: split it"
         );
         let example = self.converted(line)?;
+        self.check_tokens(&example)?;
+        Ok(example)
+    }
+
+    /// Fails if an id or a label is not in the vocabulary.
+    fn check_tokens(&self, example: &Example) -> Result<()> {
+        let n = self.vocab_size;
         for id in &example.ids {
             crate::ensure!(
-                (*id as usize) < self.vocab_size,
-                "a token has the id {id}, but the model has only {} ids: is this its tokenizer?",
-                self.vocab_size
+                (*id as usize) < n,
+                "a token has the id {id}, but the model has only {n} ids: is this its tokenizer?"
             );
         }
-        Ok(example)
+        for label in example.labels.iter().filter(|label| **label != IGNORED) {
+            crate::ensure!((*label as usize) < n, "a label is {label}, but the model has only {n} ids");
+        }
+        Ok(())
     }
 
     fn converted(&self, line: Line) -> Result<Example> {
         match line {
-            Line::Tokens(example) => {
-                check_labels(&example.labels, self.vocab_size)?;
-                Ok(example)
-            }
             Line::Completion { prompt, completion } => completed(self.tokenizer()?, &prompt, &completion, self.eos),
             Line::Text(text) => {
                 let mut ids = self.tokenizer()?.encode(&text, true)?;
@@ -93,7 +111,7 @@ impl<'a> Reader<'a> {
             }
             Line::Instruction { system, instruction, output } => self.instructed(system, instruction, output),
             Line::Chat(chat) => self.answered(chat),
-            Line::Preference { .. } => unreachable!("a pair is converted answer by answer"),
+            Line::Tokens(_) | Line::Preference { .. } => unreachable!("`examples_of` takes them apart"),
         }
     }
 
@@ -141,13 +159,6 @@ impl<'a> Reader<'a> {
         }
         Ok(Example { ids, labels, rejected: None })
     }
-}
-
-fn check_labels(labels: &[i32], vocab_size: usize) -> Result<()> {
-    for label in labels.iter().filter(|label| **label != IGNORED) {
-        crate::ensure!((*label as usize) < vocab_size, "a label is {label}, but the model has only {vocab_size} ids");
-    }
-    Ok(())
 }
 
 /// Tokens of prompt, completion and EOS. The labels of the prompt do not count. Prompt and

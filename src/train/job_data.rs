@@ -163,16 +163,24 @@ fn note_losses(name: &str, split: &Split, job: &TrainJob, observer: &mut dyn Obs
         ));
     }
     if let (Some(max), 1..) = (job.max_length, split.n_windowed) {
-        let dropped = match split.n_windows_dropped {
-            0 => String::new(),
-            n => format!("; {n} windows without a token to train on are skipped"),
-        };
         observer.note(&format!(
             "{} of {n} {name} examples are longer than `max_length` {max} and are cut into windows: {} examples and \
-             windows in all{dropped}",
+             windows in all",
             split.n_windowed,
             split.examples.len()
         ));
+    }
+    if split.n_packed > 0 {
+        observer.note(&format!(
+            "{} of {n} {name} examples are packed: each document in them is an example, which makes {} examples",
+            split.n_packed,
+            split.examples.len()
+        ));
+    }
+    if split.n_parts_dropped > 0 {
+        let parts = if split.n_packed > 0 { "windows and documents" } else { "windows" };
+        let count = split.n_parts_dropped;
+        observer.note(&format!("{count} {parts} of {name} examples are skipped: they have no token to train on"));
     }
     if split.n_dropped > 0 {
         observer

@@ -223,6 +223,34 @@ def test_padding_is_left_out_and_masks_say_what_is_learnt(tmp_path):
     ]
 
 
+def test_packed_documents_are_examples_of_their_own(tmp_path):
+    file = tmp_path / "data.jsonl"
+    for fields, expected in [
+        ({"seq_lengths": [3, 2]}, [[1, 2, 3], [4, 5]]),
+        ({"seq_lengths": [0, 2, 0, 3, 0]}, [[1, 2], [3, 4, 5]]),
+        ({"seq_lengths": [2, 3], "position_ids": [0, 1, 2, 3, 4]}, [[1, 2], [3, 4, 5]]),
+        ({"position_ids": [0, 1, 2, 3, 4]}, [[1, 2, 3, 4, 5]]),
+        ({"position_ids": [6, 7, 8, 0, 1]}, [[1, 2, 3], [4, 5]]),
+        ({"position_ids": [1, 1, 0, 1, 2], "attention_mask": [0, 0, 1, 1, 1]}, [[3, 4, 5]]),
+        ({"position_ids": [0, 1, 2, 0, 0], "attention_mask": [1, 1, 1, 0, 0]}, [[1, 2, 3]]),
+    ]:
+        file.write_text(json.dumps({"input_ids": [1, 2, 3, 4, 5], **fields}))
+        assert Reader(None).read(file) == [{"input_ids": i, "labels": i} for i in expected], fields
+    line = {"input_ids": [1, 2, 3, 4, 5, 6], "labels": [-100, 2, 3, -100, 5, 6]}
+    file.write_text(json.dumps({**line, "position_ids": [0, 1, 0, 1, 2, 0]}))
+    assert Reader(None, max_length=2).read(file) == [{"input_ids": [1, 2], "labels": [-100, 2]}]
+    for fields, message in [
+        ({"seq_lengths": [1, 2]}, '"seq_lengths" add up to 3, and "input_ids" has 2 entries'),
+        ({"seq_lengths": [-1, 3]}, '"seq_lengths" add up to 2'),
+        ({"position_ids": [0]}, '2 entries and "position_ids" 1'),
+        ({"position_ids": [0, 2]}, '"position_ids" goes from 0 to 2 at token 1'),
+    ]:
+        file.write_text(json.dumps({"input_ids": [1, 2], **fields}))
+        with pytest.raises(ValueError, match="line 1") as caught:
+            Reader(None).read(file)
+        assert message in str(caught.value)
+
+
 def test_a_batch_is_padded_on_the_right():
     rows = [
         {"input_ids": [1, 2, 3], "labels": [-100, 2, 3]},

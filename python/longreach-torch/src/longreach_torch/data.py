@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from itertools import compress
+from itertools import accumulate, compress, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -76,21 +76,25 @@ class Reader:
             if not line.strip():
                 continue
             try:
-                example = self.example(json.loads(line))
+                found = self.examples(json.loads(line))
             except BAD_LINE as error:
                 raise ValueError(f"{file}, line {number}: {error}") from error
-            example = {key: values[: self.max_length] for key, values in example.items()}
-            if any(label != IGNORED for label in example["labels"][1:]):
-                examples.append(example)
+            for whole in found:
+                example = {key: values[: self.max_length] for key, values in whole.items()}
+                if any(label != IGNORED for label in example["labels"][1:]):
+                    examples.append(example)
         if not examples:
             raise ValueError(f"{file} has no example with a label that counts.")
         return examples
 
-    def example(self, line: dict[str, Any]) -> Example:
-        """Tokens and labels of one line."""
+    def examples(self, line: dict[str, Any]) -> list[Example]:
+        """Tokens and labels of one line: one example, or the documents of packed token ids."""
         line = present(line)
-        if "input_ids" in line:
-            return tokens(line)
+        return documents(line) if "input_ids" in line else [self.example(line)]
+
+    def example(self, line: dict[str, Any]) -> Example:
+        """Tokens and labels of one line of text."""
+        line = present(line)
         if self.tokenizer is None:
             raise ValueError('the model has no tokenizer: use lines of {"input_ids", "labels"}')
         if "messages" in line:
@@ -233,8 +237,8 @@ def nothing_beside(line: dict[str, Any], *keys: str) -> None:
             raise ValueError(f'the line has "{key}": only `longreach train` may read it')
 
 
-def tokens(line: dict[str, Any]) -> Example:
-    """A line of token ids, without those that `attention_mask` leaves out.
+def documents(line: dict[str, Any]) -> list[Example]:
+    """The documents of a line of token ids, without the tokens that `attention_mask` leaves out.
 
     The other masks say which labels count. Without labels, every token counts.
     """
@@ -244,15 +248,49 @@ def tokens(line: dict[str, Any]) -> Example:
         counts = mask(line, key, ids)
         labels = [label if on else IGNORED for label, on in zip(labels, counts, strict=True)]
     kept = mask(line, "attention_mask", ids)
-    return {"input_ids": list(compress(ids, kept)), "labels": list(compress(labels, kept))}
+    bounds = [0, *beginnings(line, ids, kept), len(ids)]
+    parts = [slice(begin, end) for begin, end in pairwise(bounds)]
+    found = [
+        {"input_ids": list(compress(ids[p], kept[p])), "labels": list(compress(labels[p], kept[p]))}
+        for p in parts
+    ]
+    return [document for document in found if document["input_ids"]]
+
+
+def beginnings(line: dict[str, Any], ids: list[int], kept: list[int]) -> list[int]:
+    """The places after the first token where a document of a packed line begins, in order."""
+    begins: set[int] = set()
+    if "seq_lengths" in line:
+        lengths = integers(line, "seq_lengths")
+        if sum(lengths) != len(ids) or any(length < 0 for length in lengths):
+            raise ValueError(
+                f'"seq_lengths" add up to {sum(lengths)}, and "input_ids" has {len(ids)} entries: '
+                'give the length of each document, or delete "seq_lengths"'
+            )
+        begins.update(accumulate(lengths))
+    if "position_ids" in line:
+        positions = one_each(line, "position_ids", ids)
+        begins.update(i for i, position in enumerate(positions) if position == 0)
+        for i, (before, after) in enumerate(pairwise(positions), 1):
+            if i not in begins and kept[i - 1] and kept[i] and after != before + 1:
+                raise ValueError(
+                    f'"position_ids" goes from {before} to {after} at token {i}: count up from 0 '
+                    'in each document, or delete "position_ids"'
+                )
+    return sorted(begins - {0, len(ids)})
 
 
 def mask(line: dict[str, Any], key: str, ids: list[int]) -> list[int]:
     """A mask with a 0 or a 1, or a truth value, for each token. By default all are 1."""
     values = line.get(key, [1] * len(ids))
-    if not isinstance(values, list) or any(value not in (0, 1) for value in values):
+    if not isinstance(values, list) or not all(is_bit(value) for value in values):
         raise ValueError(f'"{key}" is no list of 0 and 1: give a 0 or a 1 for each token')
     return one_each({key: [int(value) for value in values]}, key, ids)
+
+
+def is_bit(value: Any) -> bool:
+    """Whether a value is 0, 1 or a truth value."""
+    return type(value) in (bool, int) and value in (0, 1)
 
 
 def one_each(line: dict[str, Any], key: str, ids: list[int]) -> list[int]:
