@@ -108,8 +108,13 @@ impl Tape {
     }
 
     /// Whether the tape computes gradients.
-    pub fn is_training(&self) -> bool {
+        pub fn is_training(&self) -> bool {
         self.grad
+    }
+
+    /// Whether a variable needs a gradient in this pass.
+    pub fn needs(&self, var: &Var) -> bool {
+        self.is_training() && var.needs_grad()
     }
 
     /// Whether a rule or a recomputation may read activations again. If so, no activation that a

@@ -7,7 +7,6 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::loss_rows::needed;
 use crate::autograd::{Tape, Var};
 use crate::checkpoint::adapter_config::AdapterConfig;
 use crate::data::batch::Batch;
@@ -15,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Span;
 use crate::kernels::distill::{Parts, Scales, distillation};
 use crate::kernels::head::Head;
+use crate::kernels::loss::Need;
 use crate::model::llama::Llama;
 use crate::nn::Adapters;
 use crate::optim::require;
@@ -142,7 +142,7 @@ pub fn distilled_loss(
     max_elements: usize,
 ) -> Result<(Var, Parts)> {
     let head = tape.param(model.head());
-    let need = needed(tape, student, &head);
+    let need = Need { hidden: tape.needs(student), head: tape.needs(&head) };
 
     let mut parts = None;
     let loss = tape.apply1(&[student, &head], |rec, t| {

@@ -41,12 +41,6 @@ impl Sums {
     }
 }
 
-/// The gradients that a loss of these hidden states and this head must have.
-pub(super) fn needed(tape: &Tape, hidden: &Var, head: &Var) -> Need {
-    let is_training = tape.is_training();
-    Need { hidden: is_training && hidden.needs_grad(), head: is_training && head.needs_grad() }
-}
-
 impl LossRows {
     /// Uploads the rows of the loss among tokens with these labels; `None` if there are none.
     /// `counts` says which rows count even without a label.
@@ -94,7 +88,7 @@ impl LossRows {
     pub fn loss(&self, tape: &mut Tape, model: &Llama, hidden: &Var, scale: f32, max_elements: usize) -> Result<Var> {
         let chosen = self.of(tape, hidden)?;
         let head = tape.param(model.head());
-        let need = needed(tape, &chosen, &head);
+        let need = Need { hidden: tape.needs(&chosen), head: tape.needs(&head) };
 
         tape.apply1(&[&chosen, &head], |rec, t| {
             let head = Head { weight: &t[1], ..model.output() };

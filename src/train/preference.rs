@@ -8,7 +8,7 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::loss_rows::{LossRows, Sums, needed};
+use super::loss_rows::{LossRows, Sums};
 use crate::autograd::{Tape, Var};
 use crate::checkpoint::adapter_config::AdapterConfig;
 use crate::data::batch::Batch;
@@ -16,7 +16,7 @@ use crate::data::dataset::{Example, IGNORED};
 use crate::error::{Error, Result};
 use crate::gpu::{Executor, Span, upload_words};
 use crate::kernels::head::Head;
-use crate::kernels::loss::row_losses;
+use crate::kernels::loss::{Need, row_losses};
 use crate::kernels::preference::{PairFactors, PairLoss, PairRows, preference};
 use crate::model::llama::Llama;
 
@@ -270,7 +270,7 @@ impl UploadedPairs {
     ) -> Result<Var> {
         let chosen = self.rows.of(tape, hidden)?;
         let head = tape.param(model.head());
-        let need = needed(tape, &chosen, &head);
+        let need = Need { hidden: tape.needs(&chosen), head: tape.needs(&head) };
         let (rows, kind, factors) = self.pairs.terms(self.rows.labels(), reference);
         let mut stats = None;
         let loss = tape.apply1(&[&chosen, &head], |rec, t| {

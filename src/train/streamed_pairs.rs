@@ -6,7 +6,6 @@
 //! (`streamed.rs`). The pairs of keys and values of both sequences stay on the device until then.
 
 use super::loss_rows::Sums;
-use super::loss_rows::needed;
 use super::objective::Objective;
 use super::preference::{PairTables, PairsOnDevice};
 use super::streamed::{Backward, StreamedSequence};
@@ -16,7 +15,7 @@ use crate::data::batch::Batch;
 use crate::data::dataset::IGNORED;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Executor, Kind, Recording, Span, upload_words};
-use crate::kernels::loss::row_losses_into;
+use crate::kernels::loss::{Need, row_losses_into};
 use crate::kernels::preference::{pair_slopes, row_gradients};
 use crate::model::llama::Llama;
 use crate::nn::Adapters;
@@ -142,7 +141,7 @@ impl<'a> StreamedPair<'a> {
         let at = (chunk, *last, Pass::Again);
         sequence.record_backward(device, model, at, backward, |tape, hidden, rows| {
             let (chosen, head) = (rows.of(tape, hidden)?, tape.param(model.head()));
-            let need = needed(tape, &chosen, &head);
+            let need = Need { hidden: tape.needs(&chosen), head: tape.needs(&head) };
             let of = (&self.labels, &self.slopes, first_rows[chunk]);
             let states = (&chosen.tensor, model.output());
             let gradients = row_gradients(&mut tape.rec, states, of, need, sequence.max_elements())?;
