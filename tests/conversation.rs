@@ -240,7 +240,8 @@ fn what_does_not_fit_is_refused_and_stop_texts_end_an_answer() {
     assert_eq!(short.text, first.text[..first.text.find(&stop).unwrap()]);
     let text = format!("Once upon a time{} Then", short.text);
     let next = bench.ask(&mut stopped, &reply(&text, lrsa, 1, limit));
-    assert_eq!(next.n_reused, short.n_tokens - short.n_said, "the text that was not shown is read anew: {next:?}");
+        let n_prompt = short.n_tokens - short.n_said;
+    assert_eq!(next.n_reused, n_prompt + 1, "the text that was not shown is read anew: {next:?}");
 }
 
 /// A document of 20 tokens and 21 for each further story.

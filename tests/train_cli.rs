@@ -278,7 +278,6 @@ fn objectives_are_refused_with_data_or_settings_that_do_not_fit() {
     assert_refused(Some(GOOD), &["--objective", "dpo"], &[2], &["--objective dpo", "\"chosen\""]);
     assert_refused(Some(GOOD), &["--beta", "0.5"], &[2], &["--beta", "--objective"]);
     assert_refused(Some(GOOD), &["--objective", "dpo", "--method", "full"], &[2], &["--method lora", "orpo"]);
-    assert_refused(Some(GOOD), &["--objective", "orpo", "--chunk", "64"], &[2], &["--chunk"]);
     assert_refused(Some(pairs), &[], &[1], &["no tokenizer"]);
 }
 
