@@ -232,7 +232,7 @@ fn another_question_about_a_document_reads_only_the_question() {
     std::fs::write(&file, "The dog ran to the big tree and sat down. ".repeat(16)).unwrap();
     let model = with_template(dir.path());
     for model in [model.to_str().unwrap(), "stories260k"] {
-        let mut chat = open(model, &[LRSA, &["--chunk", "64"]].concat());
+        let mut chat = open(model, LRSA);
         take(&mut chat, &format!("/document {}", file.display()));
         let first = take(&mut chat, "Who sat down");
         assert!(!first.notes.contains("reused"), "{}", first.notes);
