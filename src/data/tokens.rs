@@ -111,7 +111,7 @@ impl<'a> Reader<'a> {
             }
             Line::Instruction { system, instruction, output } => self.instructed(system, instruction, output),
             Line::Chat(chat) => self.answered(chat),
-            Line::Tokens(_) | Line::Preference { .. } => unreachable!("`examples_of` takes them apart"),
+            Line::Tokens(_) | Line::Preference { .. } => unreachable!("examples_of takes them apart"),
         }
     }
 
