@@ -78,7 +78,7 @@ fn the_longest_beginning_is_found_and_a_token_is_left() {
     other[15] = 99;
     let found = store.prefixes.find(&dense(), &other);
     let parts: Vec<_> = found.parts.iter().map(CachePart::tokens).collect();
-    assert_eq!((found.n_tokens(), found.n_shared, parts), (10, 15, [0..10].to_vec()));
+    assert_eq!((found.n_tokens(), found.n_shared, parts), (10, 15, std::iter::once(0..10).collect::<Vec<_>>()));
     assert_eq!(store.prefixes.find(&dense(), &long).n_shared, 30);
     assert_eq!(store.found(&Kind { model: 1, ..dense() }, &long), 0);
     assert_eq!(store.found(&Kind { frequencies: vec![4096], ..dense() }, &long), 0);
