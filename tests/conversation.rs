@@ -240,7 +240,7 @@ fn what_does_not_fit_is_refused_and_stop_texts_end_an_answer() {
     assert_eq!(short.text, first.text[..first.text.find(&stop).unwrap()]);
     let text = format!("Once upon a time{} Then", short.text);
     let next = bench.ask(&mut stopped, &reply(&text, lrsa, 1, limit));
-        let n_prompt = short.n_tokens - short.n_said;
+    let n_prompt = short.n_tokens - short.n_said;
     assert_eq!(next.n_reused, n_prompt + 1, "the text that was not shown is read anew: {next:?}");
 }
 

@@ -108,7 +108,7 @@ impl Tape {
     }
 
     /// Whether the tape computes gradients.
-        pub fn is_training(&self) -> bool {
+    pub fn is_training(&self) -> bool {
         self.grad
     }
 

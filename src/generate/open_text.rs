@@ -345,7 +345,7 @@ fn question_at(
 ) -> Result<Option<usize>> {
     let is_inside = |start: &usize| reply.prompt.is_char_boundary(*start) && *start > end.n_bytes;
     let Some(start) = reply.question_start.filter(is_inside) else { return Ok(None) };
-        let before = reply.encode(tokenizer, end.n_bytes, start)?;
+    let before = reply.encode(tokenizer, end.n_bytes, start)?;
     // The last token is left out: another question may begin with it.
     let n_before = before.len().saturating_sub(1);
     let at = end.n_tokens + n_same(&ids[end.n_tokens..], &before[..n_before]);
