@@ -41,8 +41,9 @@ class KeepSchedule:
     def usual(cls, settings: Lrsa, longest: int, total: int, seed: int = 0) -> KeepSchedule:
         """The schedule where nothing is chosen, as in `longreach train`.
 
-                The steps take r, r/2, 1, 1 in random order, where r is the attention's own ratio. They take
-        r, r/2, 2r if a text is longer than 8,192 tokens. `longreach train` decides this for each step.
+        The steps take r, r/2, 1, 1 in random order, where r is the attention's own ratio. They take
+        r, r/2, 2r if a text is longer than 8,192 tokens. `longreach train` decides this for each
+        step.
 
 
         Args:
