@@ -45,7 +45,6 @@ class KeepSchedule:
         r, r/2, 2r if a text is longer than 8,192 tokens. `longreach train` decides this for each
         step.
 
-
         Args:
             settings (`Lrsa`): The attention, with its own keep ratio.
             longest (`int`): Tokens of the longest text.
