@@ -57,60 +57,46 @@ impl Cache {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cache::tests::{HEADS, feed_chunk};
-    use super::super::{Attention, Lrsa};
-    use super::*;
+    use super::super::saved_cache::tests::{feed_singly, mixed_cache};
     use crate::error::ErrorKind;
     use crate::gpu::CpuExecutor;
-
-    fn cache(capacity: usize) -> Cache {
-        let lrsa = Lrsa::new(2, 8, 0.5).unwrap();
-        let full = [Attention::Lrsa(lrsa), Attention::Dense].map(LayerAttention::from);
-        let layers = [full[0], LayerAttention::Window(5), full[1], LayerAttention::Window(30)];
-        Cache::new(&layers, HEADS, capacity, 16).unwrap()
-    }
-
-    /// Feeds `n` tokens with values from a seed, one by one; returns the outputs of all layers.
-    fn feed(device: &mut CpuExecutor<f32>, cache: &mut Cache, n: usize, seed: u64) -> Vec<f32> {
-        (0..n as u64).flat_map(|i| feed_chunk(device, cache, 1, seed + 2 * i)).collect()
-    }
 
     #[test]
     fn a_grown_cache_goes_on_as_one_that_was_large_from_the_start() {
         let device = &mut CpuExecutor::<f32>::new();
         for (capacity, n) in [(20, 1), (20, 9), (20, 20), (32, 30), (48, 47), (64, 64)] {
-            let [mut small, mut large] = [cache(capacity), cache(200)];
-            feed(device, &mut small, n, 1000);
-            feed(device, &mut large, n, 1000);
+            let [mut small, mut large] = [mixed_cache(capacity), mixed_cache(200)];
+            feed_singly(device, &mut small, n, 1000);
+            feed_singly(device, &mut large, n, 1000);
             small.grow(device, 200).unwrap();
             assert_eq!((small.n_tokens(), small.capacity()), (n, 200));
             assert_eq!((small.n_bytes(), small.reserved_bytes()), (large.n_bytes(), large.reserved_bytes()));
             // Unwritten memory is NaN, so a missing row would show.
-            let expected = feed(device, &mut large, 90, 7);
+            let expected = feed_singly(device, &mut large, 90, 7);
             assert!(expected.iter().all(|x| x.is_finite()));
-            assert_eq!(feed(device, &mut small, 90, 7), expected, "{n} tokens in room for {capacity}");
+            assert_eq!(feed_singly(device, &mut small, 90, 7), expected, "{n} tokens in room for {capacity}");
         }
     }
 
     #[test]
     fn a_cache_that_cannot_grow_stays() {
         let mut device = CpuExecutor::<f32>::new();
-        let [mut small, mut same] = [cache(64), cache(64)];
-        feed(&mut device, &mut small, 40, 1000);
-        feed(&mut device, &mut same, 40, 1000);
+        let [mut small, mut same] = [mixed_cache(64), mixed_cache(64)];
+        feed_singly(&mut device, &mut small, 40, 1000);
+        feed_singly(&mut device, &mut same, 40, 1000);
         let mut device = device.pretending_memory(0);
         let e = small.grow(&mut device, 4096).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::OutOfMemory);
         assert!(e.to_string().contains("a cache for 4096 tokens"), "{e}");
         assert_eq!((small.n_tokens(), small.capacity()), (40, 64));
         let mut device = device.pretending_memory(u64::MAX);
-        assert_eq!(feed(&mut device, &mut small, 20, 7), feed(&mut device, &mut same, 20, 7));
+        assert_eq!(feed_singly(&mut device, &mut small, 20, 7), feed_singly(&mut device, &mut same, 20, 7));
     }
 
     #[test]
     fn what_is_given_back_counts_as_free() {
         let mut device = CpuExecutor::<f32>::new().pretending_memory(0);
-        let cache = cache(64);
+        let cache = mixed_cache(64);
         let bytes = cache.reserved_bytes();
         assert!(cache.check_after_freeing(&device, bytes).is_ok());
         assert_eq!(cache.check_after_freeing(&device, bytes - 4).unwrap_err().kind(), ErrorKind::OutOfMemory);

@@ -146,13 +146,14 @@ fn write(device: &mut dyn Executor, parts: &[Written], entries: &[&HostTensor]) 
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::Lrsa;
     use super::super::cache::tests::{HEADS, feed_chunk};
     use super::*;
     use crate::gpu::CpuExecutor;
 
-    fn cache(capacity: usize) -> Cache {
+    /// A cache of every kind of layer.
+    pub(in crate::attention) fn mixed_cache(capacity: usize) -> Cache {
         let lrsa = Lrsa::new(2, 8, 0.5).unwrap();
         let full = [Attention::Lrsa(lrsa), Attention::Dense].map(LayerAttention::from);
         let layers = [full[0], LayerAttention::Window(5), full[1], LayerAttention::Window(30)];
@@ -160,7 +161,12 @@ mod tests {
     }
 
     /// Feeds `n` tokens with values from a seed, one by one; returns the outputs of all layers.
-    fn feed(device: &mut CpuExecutor<f32>, cache: &mut Cache, n: usize, seed: u64) -> Vec<f32> {
+    pub(in crate::attention) fn feed_singly(
+        device: &mut CpuExecutor<f32>,
+        cache: &mut Cache,
+        n: usize,
+        seed: u64,
+    ) -> Vec<f32> {
         (0..n as u64).flat_map(|i| feed_chunk(device, cache, 1, seed + 2 * i)).collect()
     }
 
@@ -168,18 +174,18 @@ mod tests {
     fn a_restored_cache_goes_on_as_the_first_also_with_more_room() {
         let device = &mut CpuExecutor::<f32>::new();
         for n in [1, 2, 9, 17, 18, 19, 31, 45] {
-            let mut first = cache(64);
-            feed(device, &mut first, n, 1000);
+            let mut first = mixed_cache(64);
+            feed_singly(device, &mut first, n, 1000);
             let entries = first.entries(device).unwrap();
-            let [mut same, mut larger] = [cache(64), cache(200)];
+            let [mut same, mut larger] = [mixed_cache(64), mixed_cache(200)];
             same.restore(device, n, &entries).unwrap();
             larger.restore(device, n, &entries).unwrap();
             assert_eq!((same.n_tokens(), same.n_bytes()), (n, first.n_bytes()));
             // Unwritten memory is NaN, so a missing row would show.
-            let expected = feed(device, &mut first, 19, 7);
+            let expected = feed_singly(device, &mut first, 19, 7);
             assert!(expected.iter().all(|x| x.is_finite()));
-            assert_eq!(feed(device, &mut same, 19, 7), expected, "{n} tokens");
-            assert_eq!(feed(device, &mut larger, 19, 7), expected, "{n} tokens");
+            assert_eq!(feed_singly(device, &mut same, 19, 7), expected, "{n} tokens");
+            assert_eq!(feed_singly(device, &mut larger, 19, 7), expected, "{n} tokens");
         }
     }
 
@@ -226,7 +232,7 @@ mod tests {
     #[test]
     fn rings_take_the_same_memory_at_any_length_and_dense_layers_have_none() {
         let device = &mut CpuExecutor::<f32>::new();
-        let mut first = cache(200);
+        let mut first = mixed_cache(200);
         // LRSA has 2 * 8 rows, the windows 4 + 16 and 29 + 16; each row has 32 floats.
         for n in [60, 100, 200] {
             feed_chunks(device, &mut first, n, 1000);
@@ -240,7 +246,7 @@ mod tests {
     #[test]
     fn a_cache_goes_back_after_it_has_grown_and_to_its_own_rings_only() {
         let device = &mut CpuExecutor::<f32>::new();
-        let [mut once, mut back] = [cache(64), cache(64)];
+        let [mut once, mut back] = [mixed_cache(64), mixed_cache(64)];
         feed_chunks(device, &mut once, 40, 1000);
         feed_chunks(device, &mut back, 40, 1000);
         let rings = back.rings(device).unwrap();
@@ -261,11 +267,12 @@ mod tests {
     #[test]
     fn entries_that_do_not_fit_are_refused() {
         let device = &mut CpuExecutor::<f32>::new();
-        let mut first = cache(64);
-        feed(device, &mut first, 20, 3);
+        let mut first = mixed_cache(64);
+        feed_singly(device, &mut first, 20, 3);
         let entries = first.entries(device).unwrap();
-        let mut refused =
-            |n: usize, entries: &[(String, HostTensor)]| cache(64).restore(device, n, entries).unwrap_err().to_string();
+        let mut refused = |n: usize, entries: &[(String, HostTensor)]| {
+            mixed_cache(64).restore(device, n, entries).unwrap_err().to_string()
+        };
         assert!(refused(65, &entries).contains("do not fit"));
         assert!(refused(19, &entries).contains("shape"));
         assert!(refused(20, &entries[1..]).contains("parts"));

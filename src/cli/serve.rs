@@ -272,7 +272,7 @@ fn announce(listener: &TcpListener, catalogue: &Catalogue) -> Result<()> {
     Ok(())
 }
 
-/// What the models take.
+/// The models, and the most tokens that a sequence of theirs has.
 struct Lengths {
     models: Vec<Served>,
     max_positions: usize,

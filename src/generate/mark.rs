@@ -17,7 +17,7 @@ const MAX_MARKS: usize = 4;
 /// Most bytes of the marks of a text, on the host.
 const MAX_BYTES: u64 = 1 << 30;
 
-/// What a session needs to go back to a place that it has passed.
+/// The state with which a session goes back to a place that it has passed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mark {
     /// Tokens of the text up to the place.

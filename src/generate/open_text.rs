@@ -1,7 +1,7 @@
 //! The text of a conversation with its tokens, and the session that has read them.
 //!
 //! A prompt goes on from where its tokens and those that were read stop being the same, or from the
-//! last mark before that place. What a stopped reading has read counts like anything else.
+//! last mark before that place. Tokens that a stopped reading has fed count like all others.
 
 use std::ops::ControlFlow;
 

@@ -217,6 +217,10 @@ pub fn upload_words(device: &mut dyn Executor, label: &str, words: &[u32]) -> Re
     Ok(span)
 }
 
+/// What takes less memory, for messages.
+pub(super) const LESS_MEMORY: &str = "take shorter texts (`max_length`, `max_tokens`), a smaller `batch_size` or `chunk`, \
+                                      `recompute` in training, or a smaller model";
+
 /// Checks that a span fits a binding.
 pub(super) fn check_span(span: &Span, limits: &DeviceLimits) -> Result<()> {
     let bytes = span.len as u64 * 4;

@@ -4,6 +4,7 @@
 //! GPU would: no buffer is both read and written in one dispatch or copied onto itself, offsets are
 //! aligned, grids are within the limits.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use super::kernel::{Dispatch, MAX_GROUPS};
@@ -90,6 +91,18 @@ impl Recording {
             Command::Dispatch(d) => Some(d),
             _ => None,
         })
+    }
+
+    /// Bytes of the persistent buffers that it uses and that have no memory yet.
+    pub(super) fn new_bytes(&self, has_memory: impl Fn(&Buffer) -> bool) -> u64 {
+        let (mut bytes, mut met) = (0, HashSet::new());
+        for (span, _) in self.commands.iter().flat_map(Command::uses) {
+            let b = &span.buffer;
+            if b.lifetime() == Lifetime::Persistent && !has_memory(b) && met.insert(b.id()) {
+                bytes += b.n_bytes();
+            }
+        }
+        bytes
     }
 
     /// A new transient of `len` elements. It lives from its first to its last command in this

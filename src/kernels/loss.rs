@@ -183,7 +183,7 @@ vectorised! {
     /// The loss of one row of logits; replaces the logits by their gradient if `gradient` is set.
     /// `factors` are the scale of the gradient and the softcap. A softcap c > 0 multiplies the
     /// gradient of a logit y by 1 - (y/c)², the slope of c tanh(z/c).
-    fn softmax_row<T: Real>(row: &mut [T], label: usize, gradient: bool, factors: [T; 2]) -> T {
+        pub(super) fn softmax_row<T: Real>(row: &mut [T], label: usize, gradient: bool, factors: [T; 2]) -> T {
         let [scale, cap] = factors;
         let highest = row_max(row);
         let sum = exp_sum(row, highest);

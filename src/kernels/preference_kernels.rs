@@ -2,12 +2,10 @@
 
 use rayon::prelude::*;
 
-use super::loss::{exp_below, exp_sum};
+use super::loss::{exp_below, softmax_row};
 use super::parts::TREE;
-use super::rows::row_max;
 use crate::error::Result;
 use crate::gpu::{Binding, DispatchView, KernelArgs, KernelDef, Kind, Params as _, Real, Work};
-use crate::simd::vectorised;
 use crate::{params, wgsl};
 
 /// The mean of log p over an answer is at most this, so that its odds stay finite.
@@ -202,26 +200,6 @@ fn row_gradients_reference<T: Real>(args: KernelArgs<'_, T>) {
     let (labels, slopes) = (&labels.u32()[first..first + rows], &slopes.real()[first..first + rows]);
     let chunk = x.real_mut()[..rows * cols].par_chunks_mut(cols);
     chunk.zip(labels).zip(slopes).for_each(|((row, &label), &slope)| {
-        row_gradient(row, label as usize, [slope, T::of(p.softcap)]);
+        softmax_row(row, label as usize, true, [slope, T::of(p.softcap)]);
     });
-}
-
-vectorised! {
-    /// Replaces a row of logits by the gradient of its loss times a factor. `factors` are the factor
-    /// and the softcap.
-    fn row_gradient<T: Real>(row: &mut [T], label: usize, factors: [T; 2]) {
-        let [factor, cap] = factors;
-        let highest = row_max(row);
-        let sum = exp_sum(row, highest);
-        let hit = row.get(label).copied();
-        let factor = if hit.is_some() { factor } else { T::ZERO };
-        let steepness = if cap > T::ZERO { T::ONE / cap } else { T::ZERO };
-        let slope = |y: T| T::ONE - (y * steepness) * (y * steepness);
-        for i in 0..row.len() {
-            row[i] = factor * slope(row[i]) * (exp_below(row[i], highest) / sum);
-        }
-        if let Some(x) = hit {
-            row[label] = factor * slope(x) * (exp_below(x, highest) / sum - T::ONE);
-        }
-    }
 }

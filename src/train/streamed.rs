@@ -75,6 +75,13 @@ pub(super) fn pieces(batch: &Batch, objective: &Objective, chunk: Option<usize>)
     pieces
 }
 
+/// The chunks whose passes with gradients may take the most memory, if the last one is `last`.
+pub(super) fn chunks_to_look_at(last: usize) -> Vec<usize> {
+    let mut chunks = vec![0, last.saturating_sub(1), last];
+    chunks.dedup();
+    chunks
+}
+
 /// A sequence that streams through a device.
 pub(super) struct StreamedSequence<'a> {
     batch: &'a Batch,
@@ -371,9 +378,7 @@ impl<'a> StreamedSequence<'a> {
             }
         }
         let mut student = vec![self.record_first(device, model, before)?];
-        let mut chunks = vec![0, before, last];
-        chunks.dedup();
-        for chunk in chunks {
+        for chunk in chunks_to_look_at(last) {
             let states = states[chunk].as_ref();
             student.push(self.record_gradient(device, model, (chunk, last), states, backward)?);
         }

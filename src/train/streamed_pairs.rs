@@ -8,7 +8,7 @@
 use super::loss_rows::Sums;
 use super::objective::Objective;
 use super::preference::{PairTables, PairsOnDevice};
-use super::streamed::{Backward, StreamedSequence};
+use super::streamed::{Backward, StreamedSequence, chunks_to_look_at};
 use crate::attention::Pass;
 use crate::autograd::Tape;
 use crate::data::batch::Batch;
@@ -210,9 +210,7 @@ impl<'a> StreamedPair<'a> {
             for by in self.reference.as_ref().map(|_| By::Reference).into_iter().chain([By::Model]) {
                 recordings.push(self.record_losses(device, model, half, (before, by))?);
             }
-            let mut chunks = vec![0, before, half.last];
-            chunks.dedup();
-            for chunk in chunks {
+            for chunk in chunks_to_look_at(half.last) {
                 recordings.push(self.record_gradient(device, model, half, chunk, backward)?);
             }
         }

@@ -59,7 +59,7 @@ struct CacheState {
     marks: Vec<MarkState>,
 }
 
-/// What a mark of the text holds, beside its tensors. They have [`MARK`] and its number in front.
+/// A mark of the text without its tensors, whose names begin with [`MARK`] and its number.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct MarkState {

@@ -9,7 +9,6 @@
 //! it.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
 use std::collections::hash_map::Entry;
 use std::mem;
 use std::sync::Arc;
@@ -147,18 +146,13 @@ impl<T: Reference> CpuExecutor<T> {
     }
 
     /// Checks that spans are within the limits, and that transients and new persistent buffers fit
-    /// into memory.
-    fn check_planned(&self, recording: &Recording, plan: &Plan) -> Result<()> {
-        let (mut need, mut met) = (plan.peak_bytes(), HashSet::new());
-        for (span, _) in recording.commands().iter().flat_map(Command::uses) {
-            check_span(span, &self.limits)?;
-            let b = &span.buffer;
-            let is_new = b.lifetime() == Lifetime::Persistent && !self.persistent.contains_key(&b.id());
-            if is_new && met.insert(b.id()) {
-                need += b.n_bytes();
-            }
-        }
-        let free = self.arena.len() as u64 * 4 + self.dead_bytes();
+    /// into memory, beside `freed` bytes that come free before.
+    fn check_planned(&self, recording: &Recording, plan: &Plan, freed: u64) -> Result<()> {
+        let mut uses = recording.commands().iter().flat_map(Command::uses);
+        uses.try_for_each(|(span, _)| check_span(span, &self.limits))?;
+        let need = plan.peak_bytes() + recording.new_bytes(|b| self.persistent.contains_key(&b.id()));
+        let free = self.arena.len() as u64 * 4 + freed;
+
         self.check_memory(need.saturating_sub(free), self.mapped_bytes())
     }
 
@@ -202,7 +196,7 @@ impl<T: Reference> CpuExecutor<T> {
         self.check_life()?;
         self.drop_dead();
         let plan = Plan::new(recording);
-        self.check_planned(recording, &plan)?;
+        self.check_planned(recording, &plan, 0)?;
         let commands = recording.commands();
         let mut last_use: ById<usize> = ById::default(); // of transients of words
         for (i, command) in commands.iter().enumerate() {
@@ -296,7 +290,7 @@ impl<T: Reference> Executor for CpuExecutor<T> {
     }
 
     fn check(&self, recording: &Recording) -> Result<()> {
-        self.check_planned(recording, &Plan::new(recording))
+        self.check_planned(recording, &Plan::new(recording), self.dead_bytes())
     }
 
     /// Commands run from one thread of the pool. From there a loop that is split among threads

@@ -12,6 +12,7 @@ use std::path::Path;
 use memmap2::MmapMut;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::gpu::executor::LESS_MEMORY;
 
 /// Smaller needs skip the check.
 const ASK_FROM_BYTES: u64 = 64 << 20;
@@ -128,8 +129,7 @@ fn out_of_memory(need_bytes: u64, available: &str) -> Error {
     Error::of_kind(
         ErrorKind::OutOfMemory,
         format!(
-            "this takes {} of memory beyond what is in use and the machine has {available} left: take shorter texts \
-             (`max_length`, `max_tokens`), a smaller `batch_size` or `chunk`, `recompute` in training, or a smaller model",
+            "this takes {} of memory beyond what is in use and the machine has {available} left: {LESS_MEMORY}",
             size(need_bytes)
         ),
     )

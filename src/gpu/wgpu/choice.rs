@@ -142,7 +142,7 @@ impl Choice {
         self.alternatives != Alternatives::Expected
     }
 
-    /// Whether nothing is settled for a dispatch of this size, and there is something to choose.
+    /// Whether a dispatch of this size has alternatives, and none is chosen yet.
     pub(super) fn wants(&self, d: &Dispatch, features: Features) -> bool {
         let is_open = self.measures() && self.has_alternatives(d) && !self.measured.contains_key(&size_of(d));
         is_open && self.rivals(d, features).len() > 1

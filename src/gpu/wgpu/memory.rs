@@ -1,8 +1,6 @@
 //! Memory of a wgpu device: persistent buffers, transient slots, prepared recordings and
 //! parameters.
 
-use std::collections::HashSet;
-
 use super::device::WgpuDevice;
 use super::encode::ParamBuffer;
 use super::part::Part;
@@ -11,7 +9,7 @@ use super::replay::{Prepared, RecordingKey, Replays};
 use super::room::{Need, Room};
 use crate::error::{Context, ErrorKind, Result};
 use crate::gpu::texels::Texels;
-use crate::gpu::{Buffer, Command, Lifetime, MemoryUse, Plan, Recording};
+use crate::gpu::{Buffer, MemoryUse, Plan, Recording};
 
 #[derive(Default)]
 pub(super) struct Memory {
@@ -36,14 +34,8 @@ impl Memory {
         if self.room == Room::Unknown {
             return Ok(());
         }
-        let (mut new, mut met) = (0, HashSet::new());
-        for (span, _) in recording.commands().iter().flat_map(Command::uses) {
-            let b = &span.buffer;
-            let is_new = b.lifetime() == Lifetime::Persistent && !self.pool.has(b);
-            if is_new && met.insert(b.id()) {
-                new += b.n_bytes();
-            }
-        }
+        let new = recording.new_bytes(|b| self.pool.has(b));
+
         let transient = Plan::new(recording).peak_bytes();
         self.room.check(Need { new, transient, ..self.held() })
     }

@@ -7,6 +7,7 @@
 use super::adapter::AdapterReport;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::check_host_memory;
+use crate::gpu::executor::LESS_MEMORY;
 
 /// Percent of a device's own memory that buffers may take: the driver and the screen need some.
 const SHARE: u64 = 95;
@@ -70,8 +71,7 @@ impl Room {
 fn too_much(total: u64, most: u64) -> Error {
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let text = format!(
-        "this takes {:.1} MiB of the device's memory with what is in use, and it has {:.1} MiB for buffers: take shorter \
-         texts (`max_length`, `max_tokens`), a smaller `batch_size` or `chunk`, `recompute` in training, or a smaller model",
+        "this takes {:.1} MiB of the device's memory with what is in use, and it has {:.1} MiB for buffers: {LESS_MEMORY}",
         mib(total),
         mib(most)
     );

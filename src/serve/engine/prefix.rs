@@ -51,7 +51,7 @@ impl Path {
     }
 }
 
-/// What is stored of a prompt.
+/// The part of a prompt that is stored.
 #[derive(Debug, Default)]
 pub struct Found {
     /// The longest beginning after which it can go on.

@@ -16,7 +16,8 @@ use crate::formats::host_tensor::HostTensor;
 use crate::gpu::CpuExecutor;
 use crate::kernels::case::random;
 use crate::kernels::sample::Sampling;
-use crate::serve::{Door, Draw, EngineDoor, Metrics, Refused, TokenLogprob};
+use crate::serve::job::testing::job;
+use crate::serve::{Door, EngineDoor, Metrics, Refused, TokenLogprob};
 
 const LIMITS: EngineLimits = EngineLimits { cache_bytes: 64 << 20, prefix_bytes: 8 << 20, sequences: 16, step: 16 };
 
@@ -69,24 +70,7 @@ impl Site {
     fn job(&self, text: &str) -> (Job, UnboundedReceiver<Event>) {
         let (events, received) = unbounded_channel();
         let prompt = self.files.tokenizer().unwrap().encode_prompt(text).unwrap();
-        let job = Job {
-            model: 0,
-            prompt,
-            max_tokens: 24,
-            n: 1,
-            attention: lrsa(),
-            draw: Draw::default(),
-            seed: 5,
-            stop: vec![],
-            stop_texts: vec![],
-            shown: vec![],
-            logprobs: None,
-            prompt_logprobs: false,
-            constraint: None,
-            deadline: None,
-            events,
-        };
-        (job, received)
+        (Job { seed: 5, events, ..job(prompt, 24, lrsa()) }, received)
     }
 
     /// Submits a job that is changed by `change`.
