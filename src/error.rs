@@ -26,7 +26,7 @@ pub enum ErrorKind {
     Diverged,
     /// Nobody reads the program's output any more (exit status 141).
     ClosedOutput,
-    /// The user ended the work, and what was done is saved (exit status 130).
+    /// The user ended the work. What was done is saved where it can be (exit status 130).
     Interrupted,
 }
 

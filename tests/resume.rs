@@ -17,16 +17,17 @@ use longreach::gpu::{CpuExecutor, Executor};
 use longreach::optim::OptimizerKind;
 use longreach::train::{Keep, Method, ObjectiveKind, Observer, RunFolder, StepLine, TrainJob, Trainer, TrainerState};
 
-/// Collects the losses and stops the run before a given step.
+/// Collects the losses and stops the run once, after a given step. A device that works ahead has begun
+/// the next one by then.
 struct Watch {
     losses: Vec<f64>,
-    asked: Cell<usize>,
     stop_at: usize,
+    has_stopped: Cell<bool>,
 }
 
 impl Watch {
     fn stopping_after(steps: usize) -> Self {
-        Self { losses: Vec::new(), asked: Cell::new(0), stop_at: steps }
+        Self { losses: Vec::new(), stop_at: steps, has_stopped: Cell::new(false) }
     }
 }
 
@@ -35,9 +36,7 @@ impl Observer for Watch {
         self.losses.push(line.loss);
     }
     fn cancelled(&self) -> bool {
-        let asked = self.asked.get();
-        self.asked.set(asked + 1);
-        asked == self.stop_at
+        self.losses.len() >= self.stop_at && !self.has_stopped.replace(true)
     }
 }
 
@@ -104,12 +103,16 @@ fn check(device: &mut dyn Executor, job: &TrainJob) {
     let (losses, end) = train(device, job, None, usize::MAX);
     let (first, middle) = train(device, job, None, 5);
     let (second, resumed) = train(device, job, Some(&middle), usize::MAX);
-    assert_eq!((losses.len(), first.len(), second.len()), (10, 5, 5));
-    assert_eq!((middle.optimizer.step, middle.epoch, middle.position), (5, 2, 4));
-    assert_eq!(
-        middle.micro_batches, 10,
-        "two batches of two in each step, and one of two and one of one at an epoch's end"
-    );
+    assert_eq!((losses.len(), first.len() + second.len()), (10, 10));
+    assert!([5, 6].contains(&first.len()), "a device that works ahead ends the step that it has begun");
+    assert_eq!(middle.optimizer.step, first.len() as u64);
+    if first.len() == 5 {
+        assert_eq!((middle.epoch, middle.position), (2, 4));
+        assert_eq!(
+            middle.micro_batches, 10,
+            "two batches of two in each step, and one of two and one of one at an epoch's end"
+        );
+    }
     assert_eq!([first, second].concat(), losses, "{job:?}");
     assert!(middle.parameters != end.parameters && middle.optimizer.slots != end.optimizer.slots);
     assert_eq!(resumed, end, "{job:?}");

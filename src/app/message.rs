@@ -255,7 +255,7 @@ impl Control {
         *locked(&self.again) = None;
     }
 
-    /// Pauses training after the current step, or resumes it.
+    /// Pauses training before the next recording of a step, or resumes it.
     pub fn pause(&self, paused: bool) {
         *locked(&self.paused) = paused;
         self.resumed.notify_all();

@@ -15,7 +15,7 @@ use crate::checkpoint::load::{Loaded, Train, load_watched};
 use crate::checkpoint::model_files::ModelFiles;
 use crate::checkpoint::rope_override::RopeOverride;
 use crate::error::{Context, Error, Result};
-use crate::eval::kept_map_in_chunks;
+use crate::eval::{WATCHED_CHUNK, kept_map_in_chunks};
 use crate::generate::{Conversation, Progress, Reply};
 use crate::gpu::Device;
 use crate::text::chat_template::Message;
@@ -24,9 +24,6 @@ use crate::text::tokenizer::Tokenizer;
 
 /// Prompt tokens per prefill chunk. The worker polls the stop flag between chunks.
 const CHUNK: usize = 256;
-
-/// Tokens per chunk while the kept tokens are found. The worker polls the stop flag between chunks.
-const KEPT_CHUNK: usize = 1024;
 
 /// Opens the files of a model, or the bundled one. Downloads no model.
 pub(super) fn open_files(choice: &ModelChoice) -> Result<ModelFiles> {
@@ -204,7 +201,7 @@ impl Engine {
             if control.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let (device, model) = (&mut *self.device, &mut self.loaded.model);
-        let map = kept_map_in_chunks(device, model, tokenizer, &ids, lrsa, KEPT_CHUNK, &mut watch)
+        let map = kept_map_in_chunks(device, model, tokenizer, &ids, lrsa, WATCHED_CHUNK, &mut watch)
             .context("finding the tokens that the cache kept")?;
         tell(map.map_or(Event::Stopped, |map| Event::Kept(Box::new(map))));
         Ok(())

@@ -11,7 +11,7 @@ use crate::conformance::{CheckOptions, Report, Row, Status, check_adapter, check
 use crate::data::sources::files::Files;
 use crate::data::survey::pieces;
 use crate::error::{Error, ErrorKind, Result};
-use crate::gpu::{adapters, find_adapter};
+use crate::gpu::{Breakable, adapters, find_adapter};
 use crate::train::{EvalLine, Held, Observer, StepLine, TrainJob, Trainer, held, read_data, run_opened};
 
 /// Number of examples in a preview.
@@ -57,7 +57,9 @@ pub fn forecast(job: &TrainJob, device: &str, site: &Site, begin: impl FnOnce())
         Err(e) if e.kind() == ErrorKind::OutOfMemory => Some(in_words(&e.to_string())),
         checked => checked.map(|()| None)?,
     };
-    let forecast = trainer.forecast(&mut *device, examples, too_large.is_none())?;
+    let mut is_stopped = || site.control.is_stopped();
+    let breakable = &mut Breakable::new(&mut *device, &mut is_stopped);
+    let forecast = trainer.forecast(breakable, examples, too_large.is_none())?;
     let mut by_length = Vec::new();
     for part in [4, 2] {
         let length = forecast.data.longest / part;

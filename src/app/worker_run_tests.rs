@@ -45,7 +45,7 @@ fn a_stopped_run_is_listed_resumed_and_finished() {
     let job = TrainJob { steps: Some(300), ..short_run(dir.path()) };
     let mut window = Window::new();
     window.worker.send(train(&job, false));
-    window.until(|e| matches!(e, Event::TrainSaved(2)));
+    window.until(|e| matches!(e, Event::TrainEvaluated(e) if e.step == 2));
     window.worker.control.stop();
     window.until(ends);
     let list = || PastRun::find(&[dir.path().into()], 9);

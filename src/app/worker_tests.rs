@@ -433,6 +433,11 @@ fn the_opening_of_a_model_can_be_stopped() {
     assert_eq!(window.until(|_| true), [Event::Stopped]);
     window.worker.send(Command::Open(ModelChoice { device: "auto".into(), ..ModelChoice::default() }));
     assert!(matches!(window.until(|_| true)[..], [Event::Opened(_)]));
+    // So can the check of a run, which measures steps.
+    let dir = tempfile::tempdir().unwrap();
+    let job = run_in(dir.path());
+    window.worker.send(Command::Forecast { job: Box::new(job.clone()), device: "cpu".into() });
+    assert_eq!(window.until(|e| matches!(e, Event::Forecast(_) | Event::Stopped)).last(), Some(&Event::Stopped));
 }
 
 #[test]

@@ -20,7 +20,7 @@ use super::store::store;
 use super::tile_table::{Bound, TileTable};
 use super::tiles::QueryTile;
 use super::{Heads, LayerAttention, Lrsa, Selection, decode};
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::{Buffer, ELEMENT_ALIGNMENT, Executor, Kind, Recording, Span};
 use crate::kernels::case::random;
 use crate::tensor::Tensor;
@@ -104,15 +104,6 @@ impl Cache {
             max_chunk,
             n_tokens: 0,
         })
-    }
-
-    /// Fails if the device is known to lack the memory for this cache, before allocating any.
-    pub fn check(&self, device: &dyn Executor) -> Result<()> {
-        let mut touched = Recording::new();
-        for pairs in self.layers.iter().flat_map(CacheLayer::pairs) {
-            touched.clear(&pairs.span());
-        }
-        device.check(&touched).with_context(|| format!("a cache for {} tokens", self.capacity))
     }
 
     /// Fills an empty cache with random keys and values, as if `n` tokens had been fed; all layers

@@ -5,11 +5,36 @@
 //! smaller ring has not wrapped yet.
 
 use super::cache::CacheLayer;
-use super::{Cache, LayerAttention};
+use super::{Attention, Cache, LayerAttention, Lrsa};
 use crate::error::{Context, Result};
 use crate::gpu::{Buffer, Executor, Kind, Recording};
 
 impl Cache {
+    /// Fails if the device is known to lack the memory for this cache, before allocating any.
+    pub fn check(&self, device: &dyn Executor) -> Result<()> {
+        let mut touched = Recording::new();
+        for pairs in self.layers.iter().flat_map(CacheLayer::pairs) {
+            touched.clear(&pairs.span());
+        }
+        device.check(&touched).with_context(|| self.size_text())
+    }
+
+    /// What this cache is, for an error about memory. A dense one says what compression makes of it.
+    fn size_text(&self) -> String {
+        let tokens = format!("a cache for {} tokens", self.capacity);
+        let compressed = |attention: LayerAttention| match attention {
+            LayerAttention::Full(Attention::Dense) => LayerAttention::Full(Attention::Lrsa(Lrsa::default())),
+            other => other,
+        };
+        let entries = |l: &CacheLayer| compressed(self.kinds[l.kind].attention).cache_length(self.capacity);
+        let bytes = (self.layers.iter().map(entries).sum::<usize>() * self.heads.kv_cols() * 4) as u64;
+        let (own, mib) = (self.bytes_after(self.capacity), |bytes: u64| bytes as f64 / f64::from(1 << 20));
+        if bytes >= own {
+            return tokens;
+        }
+        format!("{tokens} takes {:.0} MiB, and {:.0} MiB with `attention` 4x", mib(own), mib(bytes))
+    }
+
     /// Fails if the device is known to lack the memory for this cache even when `freed` bytes of
     /// what is in use are given back. Allocates nothing.
     pub(crate) fn check_after_freeing(&self, device: &dyn Executor, freed: u64) -> Result<()> {
@@ -28,7 +53,7 @@ impl Cache {
                 needed.clear(&Buffer::persistent(pairs.label(), Kind::Real, pairs.len() - covered).span());
             }
         }
-        device.check(&needed).with_context(|| format!("a cache for {} tokens", self.capacity()))
+        device.check(&needed).with_context(|| self.size_text())
     }
 
     /// Makes room for `capacity` tokens, not fewer than now. The layers move one after the other, so
@@ -57,7 +82,9 @@ impl Cache {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Heads;
     use super::super::saved_cache::tests::{feed_singly, mixed_cache};
+    use super::*;
     use crate::error::ErrorKind;
     use crate::gpu::CpuExecutor;
 
@@ -91,6 +118,24 @@ mod tests {
         assert_eq!((small.n_tokens(), small.capacity()), (40, 64));
         let mut device = device.pretending_memory(u64::MAX);
         assert_eq!(feed_singly(&mut device, &mut small, 20, 7), feed_singly(&mut device, &mut same, 20, 7));
+    }
+
+    #[test]
+    fn a_dense_cache_without_memory_says_what_a_compressed_one_takes() {
+        let device = CpuExecutor::<f32>::new().pretending_memory(0);
+        let heads = Heads { queries: 4, keys: 2, dim: 64 };
+        let refused = |attention: Attention, capacity: usize| {
+            let layers = [LayerAttention::Full(attention), LayerAttention::Window(128)];
+            let cache = Cache::new(&layers, heads, capacity, 64).unwrap();
+            cache.check(&device).unwrap_err().to_string()
+        };
+        let dense = refused(Attention::Dense, 20_000);
+        // 20,128 pairs of 1 KiB, and 16 + 155 · 32 and at most 2 · 128 for the layer with full attention.
+        let expected = "a cache for 20000 tokens takes 20 MiB, and 5 MiB with `attention` 4x: this takes";
+        assert!(dense.starts_with(expected), "{dense}");
+        for short in [refused(Attention::Dense, 200), refused(Attention::Lrsa(Lrsa::default()), 20_000)] {
+            assert!(!short.contains("4x"), "{short}");
+        }
     }
 
     #[test]

@@ -96,7 +96,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         forecast_table::tell(&forecast);
         return if args.json { print_line(&serde_json::to_string(&forecast)?) } else { Ok(()) };
     }
-    interrupt::catch("stopping after this step, and saving")?;
+    interrupt::catch("stopping, and saving the steps that are done")?;
     let mut n_lost = 0;
     let summary = loop {
         let mut progress = Progress::default();

@@ -42,6 +42,9 @@ pub struct KeptMap {
 /// Tokens of a chunk. A text that is longer streams, so its length costs little memory.
 const CHUNK: usize = 4096;
 
+/// Tokens of a chunk where somebody watches, and may stop the work after any of them.
+pub const WATCHED_CHUNK: usize = 1024;
+
 /// Runs the model over a text as in training and records the selected tokens. Prefill selects the
 /// same tokens.
 pub fn kept_map(

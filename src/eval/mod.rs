@@ -27,7 +27,7 @@ mod score;
 pub use agreement::{AgreementRequest, METRICS as AGREEMENT_METRICS, agreement};
 pub use answer::{Subject, Watch, answer_all};
 pub use haystack::{Haystack, Part};
-pub use kept::{KeptMap, kept_map, kept_map_in_chunks};
+pub use kept::{KeptMap, WATCHED_CHUNK, kept_map, kept_map_in_chunks};
 pub use needle::{NeedleGrid, needle_samples, needle_training};
 pub use perplexity::{PerplexityRequest, WindowLoss, perplexity, window_losses};
 pub use plots::plots;

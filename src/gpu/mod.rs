@@ -5,6 +5,7 @@
 //! Start with `recording.rs`.
 
 mod activations;
+mod breakable;
 mod buffer;
 mod cpu;
 mod executor;
@@ -28,6 +29,7 @@ pub use self::wgpu::open_options::{Alternatives, LimitSet, OpenOptions};
 pub use self::wgpu::texels;
 pub use crate::real::Real;
 pub use activations::Activations;
+pub use breakable::Breakable;
 pub use buffer::{Buffer, ELEMENT_ALIGNMENT, Kind, Lifetime, Span};
 pub use executor::{Clock, Device, DeviceLimits, Executor, MemoryUse, Timing, WordFill, upload_words};
 pub use features::{Feature, Features};

@@ -10,11 +10,12 @@ use super::step_clock::StepClock;
 use super::stepper::StartedStep;
 use super::trainer::Trainer;
 use super::trainer_state_json::Course;
+use crate::attention::Attention;
 use crate::data::batch::Batch;
 use crate::data::dataset::{Dataset, Example};
 use crate::data::sampler::Sampler;
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::gpu::Executor;
+use crate::gpu::{Breakable, Executor};
 
 impl Trainer {
     /// Trains on `data.train` and evaluates on `data.valid` on the job's schedule, starting at the
@@ -132,26 +133,24 @@ impl Run<'_, '_> {
         let begun = Instant::now();
         let (mut cancelled, mut stopped_early) = (false, false);
         if self.done() > 0 && self.done() < self.total && self.is_due(self.trainer.job.eval_every) {
-            self.evaluate()?; // unless the run did before it was resumed
+            cancelled = or_stopped(self.evaluate())?.is_none(); // unless the run did before it was resumed
         }
-        while self.done() < self.total {
+        while !cancelled && self.done() < self.total {
             stopped_early = self.has_stopped_improving();
-            cancelled = !stopped_early && self.clock.hold(|| self.observer.cancelled());
-            if cancelled || stopped_early {
+            if stopped_early {
                 break;
             }
-            self.step()?;
-            if self.done() < self.total {
-                self.save_and_evaluate_where_due()?;
-            }
+            let step = self.step().and_then(|()| match self.done() < self.total {
+                true => self.save_and_evaluate_where_due(),
+                false => Ok(()),
+            });
+            cancelled = or_stopped(step)?.is_none();
         }
         self.report_queued()?;
         self.save_at_the_end()?;
-        if !cancelled {
-            self.evaluate()?;
-            if let Some(folder) = &self.folder {
-                folder.finish()?;
-            }
+        cancelled = cancelled || or_stopped(self.evaluate())?.is_none();
+        if let (false, Some(folder)) = (cancelled, &self.folder) {
+            folder.finish()?;
         }
         let Totals { tokens, seconds, ref losses } = self.totals;
         let alike = comparable(losses);
@@ -214,13 +213,13 @@ impl Run<'_, '_> {
         let keep = job.keep_of(self.trainer.attention, self.longest, attention);
 
         let batches_before = self.trainer.stepper.n_micro();
-        let mut queued = self.trainer.stepper.start(self.device, &mut self.trainer.loaded, &batches, attention, lr);
+        let mut queued = self.queue(&batches, attention, lr);
         // Tries again only if the gradients failed, which leave the weights as they were.
         while queued.as_ref().is_err_and(|e| e.kind() == ErrorKind::OutOfMemory)
             && self.trainer.stepper.n_micro() == batches_before
             && self.shortens_chunk(&format!("step {step} does not fit into memory: long sequences stream"), most_tokens)
         {
-            queued = self.trainer.stepper.start(self.device, &mut self.trainer.loaded, &batches, attention, lr);
+            queued = self.queue(&batches, attention, lr);
         }
         if queued.is_ok() {
             self.trainer.place = self.sampler.place();
@@ -228,6 +227,7 @@ impl Run<'_, '_> {
         self.report_queued()?; // even if queuing the new step failed
         self.clock.queued();
         let queued = match queued {
+            Err(e) if e.kind() == ErrorKind::Interrupted => return Err(e), // as before the step
             Err(e) if self.trainer.stepper.n_micro() == batches_before => {
                 let saved = self.saved_before_failure(e);
                 return Err(self.explained(saved, step, most_tokens));
@@ -237,6 +237,15 @@ impl Run<'_, '_> {
         let is_ready = queued.is_ready();
         self.started = Some(Started { queued, step, lr, most_tokens, keep });
         if is_ready { self.report_queued() } else { Ok(()) }
+    }
+
+    /// Queues a step. The observer can stop its gradients.
+    fn queue(&mut self, batches: &[Batch], attention: Attention, lr: f64) -> Result<StartedStep> {
+        let Trainer { stepper, loaded, .. } = &mut *self.trainer;
+        let mut is_stopped = || self.clock.hold(|| self.observer.cancelled());
+        let breakable = &mut Breakable::new(self.device, &mut is_stopped);
+        stepper.run_gradients_of_step(breakable, loaded, batches, attention)?;
+        stepper.start_update(self.device, loaded, batches, lr)
     }
 
     /// Takes shorter chunks after something with a batch of `n_tokens` had too little memory, and
@@ -309,7 +318,13 @@ impl Run<'_, '_> {
         if saves {
             self.save_if_possible()?;
         }
-        if evaluates { self.evaluate().map_err(|e| self.saved_before_failure(e)) } else { Ok(()) }
+        if !evaluates {
+            return Ok(());
+        }
+        self.evaluate().map_err(|e| match e.kind() {
+            ErrorKind::Interrupted => e,
+            _ => self.saved_before_failure(e),
+        })
     }
 
     /// Saves. If the disk is full, says so and goes on.
@@ -372,7 +387,8 @@ impl Run<'_, '_> {
         }
         let what = "an evaluation does not fit into memory: evaluations stream long sequences";
         let evaluated = loop {
-            match self.trainer.evaluate(self.device, valid, attention) {
+            let mut is_stopped = || self.clock.hold(|| self.observer.cancelled());
+            match self.trainer.evaluate(&mut Breakable::new(self.device, &mut is_stopped), valid, attention) {
                 Err(e)
                     if e.kind() == ErrorKind::OutOfMemory
                         && self.shortens_chunk(what, self.trainer.most_tokens(valid)) =>
@@ -393,6 +409,14 @@ impl Run<'_, '_> {
         self.log(|folder| folder.refresh_trainer_state(line.step));
         self.observer.evaluated(&line);
         Ok(())
+    }
+}
+
+/// What was done; `None` if it was stopped.
+fn or_stopped<T>(done: Result<T>) -> Result<Option<T>> {
+    match done {
+        Err(e) if e.kind() == ErrorKind::Interrupted => Ok(None),
+        done => done.map(Some),
     }
 }
 

@@ -136,8 +136,9 @@ pub trait Observer {
     fn retries_save(&mut self, _why: &Error) -> bool {
         false
     }
-    /// Called between steps: true ends the run and keeps the trained weights. May block to pause
-    /// the run; the pause does not count as step time.
+    /// Called before each recording of a step or an evaluation: true gives that up and ends the run,
+    /// which keeps the steps that are done. May block to pause the run; the pause does not count as step
+    /// time.
     fn cancelled(&self) -> bool {
         false
     }

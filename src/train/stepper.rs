@@ -215,9 +215,30 @@ impl Stepper {
         attention: Attention,
         lr: f64,
     ) -> Result<StartedStep> {
-        let dropout = self.dropout(self.n_micro);
+        self.run_gradients_of_step(device, loaded, batches, attention)?;
+        self.start_update(device, loaded, batches, lr)
+    }
+
+    /// Sets the gradients to those of the next step. Nothing that is trained changes.
+    pub(super) fn run_gradients_of_step(
+        &self,
+        device: &mut dyn Executor,
+        loaded: &mut Loaded,
+        batches: &[Batch],
+        attention: Attention,
+    ) -> Result<()> {
+        self.run_gradients(device, loaded, batches, attention, Some(self.dropout(self.n_micro)))
+    }
+
+    /// Queues the update with the gradients of `batches`, which were run.
+    pub(super) fn start_update(
+        &mut self,
+        device: &mut dyn Executor,
+        loaded: &Loaded,
+        batches: &[Batch],
+        lr: f64,
+    ) -> Result<StartedStep> {
         let distill = self.settings.distill;
-        self.run_gradients(device, loaded, batches, attention, Some(dropout))?;
         self.n_micro += batches.iter().filter(|&b| Counts::of([b]).trains(distill)).count() as u32;
         let parameters = loaded.parameters()?;
         let mut rec = Recording::new();

@@ -1,5 +1,6 @@
 //! Tests of the trainer as a library: data in memory, and an observer that watches and stops.
 
+use std::cell::Cell;
 use std::path::Path;
 
 use super::*;
@@ -19,6 +20,9 @@ struct Watcher {
     saved: Vec<u64>,
     lines: Vec<StepLine>,
     stop_after: usize,
+    /// How often the run asked whether to stop, and at which time the answer is yes.
+    asked: Cell<usize>,
+    stop_at: Option<usize>,
 }
 
 impl Observer for Watcher {
@@ -36,7 +40,8 @@ impl Observer for Watcher {
         self.saved.push(step);
     }
     fn cancelled(&self) -> bool {
-        self.stop_after > 0 && self.steps.len() >= self.stop_after
+        self.asked.set(self.asked.get() + 1);
+        self.stop_at == Some(self.asked.get()) || self.stop_after > 0 && self.steps.len() >= self.stop_after
     }
 }
 
@@ -119,6 +124,38 @@ fn a_stopped_run_keeps_what_was_trained_and_goes_on_from_it() {
     let mut again = Trainer::new(&mut device, &files(Some(&out)), &continued).unwrap();
     let found = again.evaluate(&mut device, &data.train.examples, Attention::Dense).unwrap().loss;
     assert!((found - loss).abs() < 1e-6, "{found} and {loss}");
+}
+
+#[test]
+fn a_stop_gives_up_the_step_or_the_evaluation_and_the_next_run_repeats_it() {
+    let limits = TrainJob { steps: Some(4), epochs: None, chunk: ChunkLength::Tokens(16), eval_every: 2, ..job() };
+    let data = Dataset { train: split(6), valid: Some(split(2)) };
+    let stopped_at = |stop_at: Option<usize>| {
+        let mut device = CpuExecutor::<f32>::new();
+        let mut trainer = Trainer::new(&mut device, &files(None), &limits).unwrap();
+        let mut watcher = Watcher { stop_at, ..Watcher::default() };
+        let first = trainer.fit(&mut device, &data, None, &mut watcher).unwrap();
+        assert_eq!((first.cancelled, first.steps), (stop_at.is_some(), trainer.n_steps()));
+        watcher.stop_at = None;
+        if first.cancelled {
+            let second = trainer.fit(&mut device, &data, None, &mut watcher).unwrap();
+            assert_eq!((second.steps, second.cancelled), (4, false));
+        }
+        assert_eq!(watcher.steps, [1, 2, 3, 4], "each step counts once");
+        watcher.evaluated.dedup(); // without a folder, the second run knows of none
+        assert_eq!(watcher.evaluated, [2, 4]);
+        (trainer.state(&mut device).unwrap(), watcher.asked.get(), first.steps)
+    };
+    let (whole, n, _) = stopped_at(None);
+    let mut ends = Vec::new();
+    for at in (1..=n).step_by(5).chain([n]) {
+        let (state, _, steps) = stopped_at(Some(at));
+        assert!(state.parameters == whole.parameters, "stopped at {at} of {n}");
+        assert_eq!((state.micro_batches, state.position), (whole.micro_batches, whole.position));
+        ends.push(steps);
+    }
+    ends.dedup();
+    assert_eq!(ends, [0, 1, 2, 3, 4], "in each step, and in the last evaluation");
 }
 
 #[test]

@@ -104,7 +104,7 @@ fn escape(app: &mut App, actions: &mut Vec<Action>) {
 
 /// Jobs that cost little if they are stopped by accident.
 fn stops_at_escape(busy: Busy) -> bool {
-    matches!(busy, Busy::Answering | Busy::Checking | Busy::Keeping | Busy::Opening)
+    matches!(busy, Busy::Answering | Busy::Checking | Busy::Forecasting | Busy::Keeping | Busy::Opening)
 }
 
 fn status(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {

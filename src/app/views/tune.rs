@@ -11,7 +11,7 @@ use crate::app::tune::{RunState, Tune, TuneAction, loss_curves};
 use crate::train::Method;
 
 /// Tooltip of the button that stops a training run.
-pub(super) const KEEPS: &str = "Ends after this step and saves the trained weights";
+pub(super) const KEEPS: &str = "Ends the run and saves the weights after the last whole step";
 
 /// A page narrower than this many points has the run above the settings.
 const NARROW: f32 = 520.0;
@@ -107,14 +107,16 @@ fn progress(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
             let how = if summary.cancelled { "Stopped" } else { "Done" };
             let loss = tune.steps.last().map(|line| format!(", loss {}", line.loss_text())).unwrap_or_default();
             let best = summary.best.map(|b| format!(", lowest validation loss {:.3} at step {}", b.loss, b.step));
-            let text = format!(
-                "{how} after {} steps{loss}{}, {:.0} tokens/s, {} of memory. Saved to {}.",
-                summary.steps,
-                best.unwrap_or_default(),
-                summary.tokens_per_s,
-                style::bytes(summary.peak_bytes),
-                tune.run_job.out.display()
-            );
+            let text = match summary.steps {
+                0 => "Stopped before the first step was done: nothing is saved.".to_string(),
+                steps => format!(
+                    "{how} after {steps} steps{loss}{}, {:.0} tokens/s, {} of memory. Saved to {}.",
+                    best.unwrap_or_default(),
+                    summary.tokens_per_s,
+                    style::bytes(summary.peak_bytes),
+                    tune.run_job.out.display()
+                ),
+            };
             ui.add(Label::new(RichText::new(text).color(style::good(ui))).wrap());
             ui.horizontal_wrapped(|ui| {
                 let what = if tune.run_job.method == Method::Lora { "adapter" } else { "model" };
@@ -122,7 +124,8 @@ fn progress(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
                 if summary.steps > 0 && ui.add_enabled(app.busy.is_none(), chat).clicked() {
                     actions.push(Action::ChatWithAdapter);
                 }
-                if ui.button("Export or compare…").on_hover_text("Shows it in the list of runs").clicked() {
+                let compare = egui::Button::new("Export or compare…");
+                if summary.steps > 0 && ui.add(compare).on_hover_text("Shows it in the list of runs").clicked() {
                     actions.push(Action::Tune(TuneAction::ShowRun(tune.run_job.out.clone())));
                 }
             });

@@ -15,7 +15,7 @@ use crate::checkpoint::rope_override::RopeOverride;
 use crate::cli::args::{ComputeArgs, ModelArgs};
 use crate::cli::stage::Stage;
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::eval::{KeptMap, kept_map};
+use crate::eval::{KeptMap, WATCHED_CHUNK, kept_map_in_chunks};
 use crate::generate::{Answer, Conversation, Progress, Reply, SavedConversation};
 use crate::gpu::Device;
 use crate::kernels::sample::Sampling;
@@ -211,8 +211,9 @@ impl Engine {
         self.conversation.ids().len()
     }
 
-    /// The tokens that the cache kept.
-    pub fn kept(&mut self) -> Result<KeptMap> {
+    /// The tokens that the cache kept. `watch` hears how many tokens have been read, and of how
+    /// many; `None` if it stops the work.
+    pub fn kept(&mut self, watch: &mut dyn FnMut(usize, usize) -> ControlFlow<()>) -> Result<Option<KeptMap>> {
         let (Opened { files, device, loaded }, conversation) = self.opened()?;
         let lrsa = match conversation.attention() {
             Some(Attention::Lrsa(lrsa)) => lrsa,
@@ -224,7 +225,9 @@ impl Engine {
             None => return Err(Error::usage("nothing was read yet: ask a question first")),
         };
         let ids = conversation.ids().to_vec();
-        let map = kept_map(&mut **device, &mut loaded.model, files.tokenizer()?, &ids, lrsa);
+        let (tokenizer, mut watch) = (files.tokenizer()?, |done| watch(done, ids.len()));
+        let map =
+            kept_map_in_chunks(&mut **device, &mut loaded.model, tokenizer, &ids, lrsa, WATCHED_CHUNK, &mut watch);
         let map = map.context("finding the tokens that the cache kept");
         self.closed_if_lost(map)
     }

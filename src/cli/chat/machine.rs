@@ -2,6 +2,8 @@
 //!
 //! It knows no terminal. An error leaves the conversation as it was.
 
+use std::ops::ControlFlow;
+
 use super::command::{COMMANDS, Command, is_command, parse};
 use super::engine::Engine;
 use super::reports::{cached, legend, runs};
@@ -85,7 +87,16 @@ impl Chat {
     }
 
     fn show_kept(&mut self, screen: &mut dyn Screen) -> Result<()> {
-        let map = self.engine.kept()?;
+        let mut watch = |done, total| {
+            screen.read(done, total);
+            if screen.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let map = self.engine.kept(&mut watch);
+        screen.end_answer();
+        let Some(map) = map? else {
+            screen.note("stopped before all tokens were read: /kept starts anew");
+            return Ok(());
+        };
         if map.compressed_layers().next().is_none() {
             return Err(Error::usage("every layer of this model has a sliding window, so no layer is compressed"));
         }
