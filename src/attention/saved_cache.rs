@@ -12,7 +12,7 @@ use super::cache_step::{Fill, Storage};
 use super::{Attention, Cache, LayerAttention};
 use crate::error::{Context, Error, Result};
 use crate::formats::host_tensor::HostTensor;
-use crate::gpu::{Executor, Span};
+use crate::gpu::{Executor, Span, check_host_memory};
 
 /// The entries of all layers: F32 `[rows, 2·Hk·d]` under `LAYER.kept` and `LAYER.recent`. A part
 /// without rows is absent.
@@ -65,8 +65,9 @@ impl Cache {
         self.written(n).into_iter().filter(|part| part.is_ring).collect()
     }
 
-    /// Reads the entries from the device.
+    /// Reads the entries from the device. Fails if the host is known to lack the memory for them.
     pub fn entries(&self, device: &mut dyn Executor) -> Result<CacheEntries> {
+        check_host_memory(self.n_bytes(), 0).context("copying the cache of the text to save it")?;
         read(device, self.written(self.n_tokens()))
     }
 
