@@ -244,6 +244,11 @@ impl Chat {
         }
     }
 
+    /// Whether the open model was trained without compression, as far as its files say.
+    pub fn is_untrained(&self) -> bool {
+        self.model.as_ref().is_some_and(|model| model.recorded.is_none())
+    }
+
     /// Clears the conversation and keeps the documents.
     pub fn restart(&mut self) {
         self.turns.clear();

@@ -16,25 +16,31 @@ impl App {
             Event::Adapters(list) => self.devices.adapters = Some(list),
             Event::Opened(card) => {
                 self.busy = None;
-                // A model that opens again keeps the user's settings, unless its adapter was
-                // meanwhile trained with others.
                 let before = self.chat.reopening.take();
                 if before.is_none() {
                     self.forget(About::Opening);
                     self.models.field.clear();
                 }
                 let keeps = std::mem::take(&mut self.conversations.keeps_settings);
-                let is_new = !keeps && before.is_none_or(|closed| closed.recorded != card.recorded);
-                if let Some((sink, lag, keep)) = card.recorded.filter(|_| is_new) {
-                    self.settings.take_lrsa(sink, lag, keep);
-                }
-                self.chat.model = Some(card);
-                self.chat.closed = None;
                 if let Some(choice) = self.chat.opening.take() {
                     self.chat.choice = choice;
                 }
+                // A model that opens again keeps the compression that the user chose for it, unless its
+                // adapter was meanwhile trained with another one.
+                let known = before.map(|b| b.recorded).or(self.chat.model.as_ref().map(|model| model.recorded));
+                let is_retrained = known.is_some_and(|recorded| recorded != card.recorded);
+                let is_other = self.settings.opens_for(&self.chat.choice);
+                if !keeps && (is_other || is_retrained) {
+                    self.settings.take_recorded(card.recorded);
+                }
+                self.chat.model = Some(card);
+                self.chat.closed = None;
                 self.chat.wants_focus = true;
-                return [self.count_documents(), self.remember_opened()].concat();
+                let mut effects = [self.count_documents(), self.remember_opened()].concat();
+                if is_other && !effects.contains(&Effect::SaveSettings) {
+                    effects.push(Effect::SaveSettings);
+                }
+                return effects;
             }
             Event::NotDownloaded(choice) => {
                 self.busy = None;

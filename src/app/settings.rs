@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::message::ModelChoice;
 use super::place::Place;
 use super::tune::TuneChoices;
 use crate::atomic_file::write_file;
@@ -41,6 +42,8 @@ pub struct Settings {
     pub lag: usize,
     /// Compression factor; 1 means dense.
     pub factor: u32,
+    /// The model and the adapter for which the compression was chosen.
+    pub cache_for: Option<(String, String)>,
     pub max_tokens: usize,
     pub data: String,
     pub out: String,
@@ -67,7 +70,8 @@ impl Default for Settings {
             device: "auto".into(),
             sink: 16,
             lag: 128,
-            factor: 4,
+            factor: 1,
+            cache_for: None,
             max_tokens: 1024,
             data: String::new(),
             out: String::new(),
@@ -120,6 +124,24 @@ impl Settings {
     pub fn take_lrsa(&mut self, sink: usize, lag: usize, keep: f64) {
         (self.sink, self.lag) = (sink, lag);
         self.factor = (1.0 / keep).round().clamp(1.0, 64.0) as u32;
+    }
+
+    /// Notes that a model is open now. Returns whether the compression was chosen for another one.
+    pub fn opens_for(&mut self, choice: &ModelChoice) -> bool {
+        let adapter = choice.adapter.as_ref().map_or_else(String::new, |path| path.display().to_string());
+        let opened = Some((choice.model.clone(), adapter));
+        let is_other = self.cache_for != opened;
+        self.cache_for = opened;
+        is_other
+    }
+
+    /// Takes the attention that a model was trained with, S, L and r of LRSA: the dense cache if it was
+    /// not trained with compression.
+    pub fn take_recorded(&mut self, recorded: Option<(usize, usize, f64)>) {
+        match recorded {
+            Some((sink, lag, keep)) => self.take_lrsa(sink, lag, keep),
+            None => self.factor = 1,
+        }
     }
 
     /// Clamps values that would make the window unusable, such as an extreme zoom.

@@ -28,7 +28,9 @@ pub(super) fn opened() -> App {
         panic!("{effects:?}");
     };
     assert_eq!(app.busy, Some(Busy::Opening));
-    assert!(app.on_event(Event::Opened(card())).is_empty());
+    assert_eq!(app.on_event(Event::Opened(card())), [Effect::SaveSettings]);
+    assert_eq!(app.settings.factor, 1, "a model that was not trained with compression");
+    app.settings.factor = 4;
     app
 }
 
@@ -242,6 +244,21 @@ fn an_adapter_brings_its_compression() {
     let mut app = opened();
     app.on_event(Event::Opened(ModelCard { recorded: Some((8, 32, 0.125)), ..card() }));
     assert_eq!((app.settings.sink, app.settings.lag, app.settings.factor), (8, 32, 8));
+    // The user's choice for it lasts, also when the app starts anew.
+    app.settings.factor = 2;
+    let adapted = ModelCard { recorded: Some((8, 32, 0.125)), ..card() };
+    let mut again = App::new(app.settings.clone()).0;
+    assert!(again.on_event(Event::Opened(adapted.clone())).is_empty());
+    assert_eq!(again.settings.factor, 2);
+    // Another model brings its own, and one without a record the dense cache.
+    let open = |app: &mut App, model: &str, card: &ModelCard| {
+        app.settings.model = model.into();
+        app.on_action(Action::OpenModel);
+        app.on_event(Event::Opened(card.clone()));
+        app.settings.factor
+    };
+    assert_eq!([open(&mut again, "a.gguf", &card()), open(&mut again, "b.gguf", &adapted)], [1, 8]);
+    assert_eq!(open(&mut again, "c.gguf", &card()), 1);
 }
 
 #[test]

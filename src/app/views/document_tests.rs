@@ -2,6 +2,7 @@
 
 use egui_kittest::kittest::{NodeT, Queryable};
 
+use super::header::UNTRAINED;
 use super::pictures::painted;
 use super::view_tests::{Shown, harness, kept, opened};
 use crate::app::documents::Document;
@@ -43,6 +44,7 @@ fn documents_have_their_tokens_and_the_cache_its_size() {
         "(text layer only, 3 of 12 pages have no text)",
         "compresses beyond ~272 tokens",
         "Add a document…",
+        UNTRAINED,
     ] {
         assert!(says(&harness, text), "'{text}'");
     }
@@ -64,7 +66,8 @@ fn documents_that_do_not_fit_say_what_to_do() {
     assert!(!says(&harness, "compresses beyond ~272 tokens"));
     let mut app = with_documents(&[Some(100)]);
     app.settings.factor = 1;
-    assert!(says(&self::harness(app, SIZE), "dense cache: 4.4 MiB"));
+    let dense = self::harness(app, SIZE);
+    assert!(says(&dense, "dense cache: 4.4 MiB") && !says(&dense, UNTRAINED));
     assert!(says(&self::harness(with_documents(&[Some(100)]), SIZE), "no smaller yet: 4.4 MiB"));
 }
 

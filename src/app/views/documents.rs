@@ -3,6 +3,7 @@
 
 use egui::{RichText, ScrollArea, TextEdit, Ui};
 
+use super::header::UNTRAINED;
 use super::{focus, style};
 use crate::app::documents::Document;
 use crate::app::state::{Action, App, Pick};
@@ -103,6 +104,9 @@ fn cache(ui: &mut Ui, app: &App, limit: Option<usize>) {
             }
         }
     });
+    if bytes < dense && app.chat.is_untrained() {
+        style::hint(ui, UNTRAINED);
+    }
 }
 
 /// How much smaller a compressed cache is: "3.2x smaller: 17.6 instead of 55.5 MiB".

@@ -45,12 +45,19 @@ pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     ui.add_space(2.0);
 }
 
+/// What to know about compression with a model that was trained without it.
+pub const UNTRAINED: &str = "This model was not trained with compression, so it may miss parts of a long text.";
+
 /// The compression factors. Returns whether one was chosen.
 fn cache(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) -> bool {
     let mut is_chosen = false;
     for (factor, name) in FACTORS {
         let button = egui::Button::selectable(app.settings.factor == factor, name);
-        if ui.add_enabled(!matches!(app.busy, Some(Busy::Answering | Busy::Keeping)), button).clicked() {
+        let mut button = ui.add_enabled(!matches!(app.busy, Some(Busy::Answering | Busy::Keeping)), button);
+        if factor > 1 && app.chat.is_untrained() {
+            button = button.on_hover_text(UNTRAINED);
+        }
+        if button.clicked() {
             (app.settings.factor, is_chosen) = (factor, true);
             app.chat.wants_focus |= !focus::by_keys(ui); // one may compare several
             actions.push(Action::SettingsChanged);

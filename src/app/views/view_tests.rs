@@ -58,6 +58,7 @@ pub(super) fn press(harness: &mut Harness<'_, Shown>, modifiers: egui::Modifiers
 pub(super) fn opened() -> App {
     let (mut app, _) = App::new(Settings::default());
     app.on_event(Event::Opened(card()));
+    app.settings.factor = 4;
     app
 }
 
