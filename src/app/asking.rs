@@ -54,7 +54,13 @@ impl App {
                 vec![]
             }
             Ok(attention) => match question(&mut self.chat, attention, self.settings.max_tokens) {
-                Some(question) => self.start(busy, command(question)),
+                Some(question) => {
+                    let effects = self.start(busy, command(question));
+                    if busy == Busy::Answering && !effects.is_empty() {
+                        self.conversations.bind();
+                    }
+                    effects
+                }
                 None => vec![],
             },
         }

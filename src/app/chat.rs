@@ -222,6 +222,13 @@ impl Chat {
         };
     }
 
+    /// Puts the queued questions in front of the text in the input field.
+    pub fn unqueue_all(&mut self) {
+        for question in std::mem::take(&mut self.queued).into_iter().rev() {
+            self.put_back(&question);
+        }
+    }
+
     fn question(&mut self, version: Option<usize>, attention: Attention, max_tokens: usize) -> Question {
         let n_said = self.turns.last().map_or(0, |turn| turn.answer.len());
         self.before = Some(Before { version, n_said, context: self.context });

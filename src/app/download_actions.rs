@@ -127,7 +127,8 @@ impl App {
         vec![]
     }
 
-    /// A download is done: opens its model, unless the worker is busy.
+    /// A download is done: opens its model, unless the worker is busy or another model has read
+    /// something.
     fn downloaded(&mut self, n_checked: usize) -> Vec<Effect> {
         let Some(Download { survey, adapter, .. }) = self.models.download.take() else { return vec![] };
         let checked = match n_checked {
@@ -136,12 +137,14 @@ impl App {
             n => format!(" The SHA-256 of {n} files was compared with the hub's and is right."),
         };
         let scan = self.scan_models();
+        let is_used = self.chat.model.is_some() && !self.conversation().is_empty();
         let later = match self.busy {
+            None if is_used => " The Models page opens it.".to_string(),
             None => String::new(),
             Some(busy) => format!(" Open it when this is done: {}.", busy.text()),
         };
         self.notify(Notice::info(format!("{} is downloaded.{checked}{later}", survey.name)));
-        if self.busy.is_some() {
+        if self.busy.is_some() || is_used {
             return scan;
         }
         [self.open_listed(&survey.name, adapter), scan].concat()

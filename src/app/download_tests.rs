@@ -90,6 +90,16 @@ fn a_download_runs_beside_an_answer_and_does_not_open_over_it() {
 }
 
 #[test]
+fn a_download_does_not_replace_a_model_that_has_read_something() {
+    let mut app = downloading();
+    ask(&mut app, "Who?");
+    app.on_event(Event::Answered(answer("Ishmael.")));
+    let effects = tell(&mut app, ModelEvent::Downloading(1, DownloadEvent::Done { n_checked: 0 }));
+    assert!(matches!(&effects[..], [Effect::Models(Request::Scan(_))]), "{effects:?}");
+    assert!(app.notices.last().unwrap().text.contains("The Models page opens it"));
+}
+
+#[test]
 fn a_download_is_paused_resumed_tried_again_and_stopped() {
     let mut app = downloading();
     let fast = Progress { bytes: (100, 1000), bytes_per_s: Some(9.0), note: Some("x".into()), ..Progress::default() };

@@ -1,5 +1,7 @@
 //! Updates of the app's state on events from the worker.
 
+use std::path::Path;
+
 use super::devices::CheckResult;
 use super::exporting::ExportState;
 use super::message::Event;
@@ -12,6 +14,14 @@ const SAVED: &str = "saved after step ";
 impl App {
     /// Updates the state for an event from the worker and returns the effects to carry out.
     pub fn on_event(&mut self, event: Event) -> Vec<Effect> {
+        let mut effects = self.take_event(event);
+        if self.closing && !self.must_finish() {
+            effects.push(Effect::Close);
+        }
+        effects
+    }
+
+    fn take_event(&mut self, event: Event) -> Vec<Effect> {
         match event {
             Event::Adapters(list) => self.devices.adapters = Some(list),
             Event::Opened(card) => {
@@ -71,7 +81,7 @@ impl App {
                 let was_opening = self.busy.take() == Some(Busy::Opening);
                 self.chat.kept_so_far = None;
                 let turned = self.turn_to_next().unwrap_or_default();
-                return [turned, if was_opening { self.open_last() } else { vec![] }].concat();
+                return [turned, if was_opening { self.open_last() } else { self.reopen() }].concat();
             }
             Event::Kept(map) => {
                 self.busy = None;
@@ -105,6 +115,8 @@ impl App {
             Event::TrainStarted { steps, .. } => self.tune.total_steps = steps,
             Event::TrainStep(line) => self.tune.add_step(line),
             Event::TrainEvaluated(line) => self.tune.add_evaluation(line),
+            // Another path may be in the field by now.
+            Event::DataCounted(counts) if counts.path != Path::new(self.tune.data.trim()) => {}
             Event::DataCounted(counts) => self.tune.counts = Some(counts),
             Event::TrainSaved(step) => {
                 // Only the last one is of use, and the notes of the start stay in sight.
@@ -117,7 +129,7 @@ impl App {
                     let text = "The trained weights could not be saved. The Fine-tune page asks what to do.";
                     self.notify(Notice { about: About::Run, ..Notice::error(text) });
                 }
-                (self.tune.save_failed, self.tune.gives_up) = (Some(why), false);
+                (self.tune.save_failed, self.tune.gives_up, self.closing) = (Some(why), false, false);
             }
             Event::Runs(runs) => self.tune.history.list(runs),
             Event::ExportExists(path) => {
@@ -169,9 +181,15 @@ impl App {
         vec![]
     }
 
-    /// Opens the temporarily closed model again, if there is one. If that fails, it does not try
-    /// again.
+    /// Opens the temporarily closed model again, if there is one, or that of a conversation that was
+    /// turned to meanwhile. If that fails, it does not try again.
     fn reopen(&mut self) -> Vec<Effect> {
+        if let Some(held) = self.conversations.waits_for.take().filter(|_| self.chat.closed.is_some()) {
+            self.settings.name(&held.model, held.adapter.as_deref(), &held.device);
+            let effects = self.open(held);
+            self.conversations.keeps_settings = true;
+            return [effects, vec![Effect::SaveSettings]].concat();
+        }
         let Some(closed) = self.chat.closed.take() else { return vec![] };
         let effects = self.open(closed.choice.clone());
         self.chat.reopening = Some(closed);
@@ -199,6 +217,7 @@ impl App {
     }
 
     fn failed(&mut self, why: String) {
+        self.closing = false; // the window shows what failed
         let about = match self.busy.take() {
             Some(Busy::Opening) => About::Opening,
             Some(Busy::Training) => {

@@ -151,3 +151,45 @@ fn a_stopped_opening_leaves_the_open_model() {
     app.on_event(Event::Stopped);
     assert_eq!((app.busy, app.chat.kept_so_far, app.chat.shows_kept), (None, None, false));
 }
+
+#[test]
+fn the_window_closes_when_a_run_has_saved_or_at_once_if_asked_twice() {
+    let running = || {
+        let mut app = opened();
+        (app.tune.data, app.tune.out) = ("data".into(), "out".into());
+        app.on_action(Action::Train);
+        app.on_event(Event::TrainBegan(Box::new(app.job().unwrap())));
+        assert_eq!(app.on_action(Action::Close), [Effect::Stop]);
+        assert!(run_notices(&app)[0].text.contains("as soon as"));
+        app
+    };
+    let mut app = running();
+    assert!(!app.on_event(Event::TrainSaved(3)).contains(&Effect::Close), "it still works");
+    assert_eq!(app.on_event(Event::Trained(summary())).last(), Some(&Effect::Close));
+    assert_eq!(running().on_action(Action::Close), [Effect::Close]);
+    // What fails is shown.
+    let mut app = running();
+    assert!(!app.on_event(Event::SaveFailed("no space".into())).contains(&Effect::Close));
+    app.on_action(Action::SaveAgain(true));
+    assert!(!app.on_event(Event::Trained(summary())).contains(&Effect::Close));
+    assert!(!running().on_event(Event::Failed("the device is broken".into())).contains(&Effect::Close));
+}
+
+#[test]
+fn learnt_weights_are_discarded_only_when_that_is_said_twice() {
+    let mut app = unsaved();
+    assert!(app.on_action(Action::SaveAgain(false)).is_empty());
+    assert!(app.tune.gives_up && app.tune.save_failed.is_some());
+    assert_eq!(app.on_action(Action::SaveAgain(false)), [Effect::Answer(false)]);
+}
+
+#[test]
+fn a_check_of_a_run_that_is_stopped_brings_the_model_back() {
+    let mut app = talking();
+    (app.tune.data, app.tune.out) = ("data".into(), "out".into());
+    app.on_action(Action::CheckRun);
+    app.on_event(Event::Closed);
+    assert_eq!(app.on_event(Event::Stopped), [Effect::Send(Command::Open(good()))]);
+    app.on_event(Event::Opened(card()));
+    assert_eq!((app.busy, app.chat.turns.len()), (None, 1));
+}

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::conversations::Order;
 use super::exporting::{ExportState, Exporting};
 use super::message::{Command, Event};
 use super::state::{Action, App, Busy, Effect, Page, Pick};
-use super::state_tests::{card, step, summary};
+use super::state_tests::{answer, ask, card, step, summary};
 use super::tune::TuneAction;
 use super::tune_tests::{described, evaluation};
 use crate::checkpoint::record::AttentionRecord;
@@ -131,9 +132,16 @@ fn a_stopped_run_resumes_with_its_own_settings() {
 #[test]
 fn the_chat_opens_what_a_run_saved() {
     let mut app = listing();
+    app.conversations.fresh_id = "first".into();
+    ask(&mut app, "Who?");
+    app.on_event(Event::Answered(answer("Ahab.")));
     let folder = PathBuf::from("/runs/a/checkpoints/step-2");
     let effects = act(&mut app, TuneAction::ChatWith("/runs/a".into(), folder.clone()));
-    let Some(Effect::Send(Command::Open(choice))) = effects.first() else { panic!("{effects:?}") };
+    let written =
+        effects.iter().find_map(|e| if let Effect::Store(Order::Write(c)) = e { Some(c.factor) } else { None });
+    assert_eq!(written, Some(4), "the chat before it keeps its cache");
+    let choice = effects.iter().find_map(|e| if let Effect::Send(Command::Open(c)) = e { Some(c) } else { None });
+    let choice = choice.expect("the model opens");
     assert_eq!((choice.model.as_str(), &choice.adapter), ("dir/m.gguf", &Some(folder)));
     assert_eq!((app.settings.sink, app.settings.lag, app.settings.factor), (4, 64, 8));
     assert_eq!(app.page, Page::Chat);

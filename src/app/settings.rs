@@ -94,10 +94,15 @@ impl Settings {
         let read = || -> Result<Self> { Ok(serde_json::from_str(&read_text(path)?)?) };
         match read() {
             Ok(settings) => (settings.usable(), None),
-            Err(e) => (
-                Self::default(),
-                Some(format!("{} could not be read: {e}. The app uses the default settings", path.display())),
-            ),
+            Err(e) => {
+                let aside = path.with_extension("json.bad");
+                let kept = match std::fs::rename(path, &aside) {
+                    Ok(()) => format!(" and keeps the file as {}", aside.display()),
+                    Err(_) => String::new(),
+                };
+                let why = format!("{} could not be read: {e}. The app uses the default settings{kept}", path.display());
+                (Self::default(), Some(why))
+            }
         }
     }
 
@@ -207,6 +212,8 @@ mod tests {
         assert_eq!((settings.zoom, settings.lag, why), (3.0, 8, None));
         std::fs::write(&path, "{").unwrap();
         assert!(Settings::load(&path).1.unwrap().contains("settings.json"));
+        let aside = std::fs::read_to_string(dir.path().join("a/settings.json.bad"));
+        assert_eq!((aside.unwrap().as_str(), path.exists()), ("{", false), "it can be mended");
     }
     #[test]
     fn folders_of_runs_are_remembered_once_and_the_newest_first() {

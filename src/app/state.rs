@@ -188,6 +188,8 @@ pub struct App {
     pub notices: Vec<Notice>,
     /// Whether files can be dropped into the window.
     pub can_drop: bool,
+    /// Whether the window closes when the worker has saved what it does.
+    pub closing: bool,
 }
 
 impl App {
@@ -362,8 +364,23 @@ impl App {
                 self.notify(Notice { about: About::Run, ..Notice::error(text) });
                 self.on_action(Action::Show(Page::Tune))
             }
-            Action::Close => vec![Effect::Close],
+            Action::Close if self.must_finish() && self.tune.save_failed.is_none() && !self.closing => {
+                self.closing = true;
+                self.tune.stops = self.tune.is_running();
+                let text = "The window closes as soon as the work is saved. Close it again to close it at once.";
+                self.notify(Notice { about: About::Run, ..Notice::info(text) });
+                vec![Effect::Stop]
+            }
+            Action::Close => {
+                self.chat.unqueue_all();
+                vec![Effect::Close]
+            }
         }
+    }
+
+    /// Whether the worker does something that ends with files to write.
+    pub fn must_finish(&self) -> bool {
+        matches!(self.busy, Some(Busy::Training | Busy::Exporting))
     }
 
     /// Opens what the field for a document names, if that is none.

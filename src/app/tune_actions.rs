@@ -163,6 +163,11 @@ impl App {
                 self.tune.run = if paused { RunState::Paused } else { RunState::Running };
                 vec![Effect::Pause(paused)]
             }
+            // It asks again before it discards what a run has learnt.
+            Action::SaveAgain(false) if self.tune.save_failed.is_some() && !self.tune.gives_up => {
+                self.tune.gives_up = true;
+                vec![]
+            }
             Action::SaveAgain(again) if self.tune.save_failed.take().is_some() => {
                 self.tune.gives_up = false;
                 self.forget(About::Run);
@@ -203,6 +208,7 @@ impl App {
 
     /// Opens what a run has saved in a folder, with the attention of the run, and shows the chat.
     pub(super) fn chat_with(&mut self, job: &TrainJob, folder: &Path) -> Vec<Effect> {
+        let begun = if self.chat.turns.is_empty() { vec![] } else { self.on_action(Action::NewChat) };
         let folder = folder.display().to_string();
         (self.settings.model, self.settings.adapter) = match job.method {
             Method::Lora if job.model == bundled::NAME => (String::new(), folder),
@@ -215,7 +221,6 @@ impl App {
             None => {}
         }
         self.page = Page::Chat;
-        let begun = if self.chat.turns.is_empty() { vec![] } else { self.on_action(Action::NewChat) };
         [begun, self.on_action(Action::OpenModel)].concat()
     }
 }

@@ -73,9 +73,9 @@ impl Worker {
 
     /// Stops the current job and waits until it has saved its result. An error if the save failed
     /// or took too long.
-    pub fn finish(self) -> Result<()> {
+    pub fn finish(&mut self) -> Result<()> {
         self.control.close();
-        drop(self.commands);
+        self.commands = channel().0; // the last sender is gone, which ends the thread
         if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(PATIENCE) {
             return Err(Error::new("the engine did not end within 60 s: unsaved results are lost"));
         }

@@ -257,7 +257,7 @@ fn it_trains_pauses_and_keeps_what_a_stop_leaves() {
     // Closing the window during a run saves the weights trained so far.
     std::fs::remove_dir_all(&out).unwrap();
     start(&mut window);
-    let Window { worker, events } = window;
+    let Window { mut worker, events } = window;
     worker.finish().unwrap();
     drop(events);
     assert!(out.join("adapter_model.safetensors").exists());
@@ -378,7 +378,7 @@ fn what_is_taken_away_in_mid_run_is_said() {
     std::fs::remove_dir_all(dir.path().join("saved")).unwrap();
     fills.store(true, Ordering::Release);
     begin(&mut window);
-    let Window { worker, events } = window;
+    let Window { mut worker, events } = window;
     let e = worker.finish().unwrap_err().to_string();
     assert!(e.contains("after the window was closed") && e.contains("out"), "{e}");
     drop(events);

@@ -11,7 +11,12 @@ impl App {
     /// The open conversation as it would be saved.
     pub fn conversation(&self) -> Conversation {
         let (chat, settings) = (&self.chat, &self.settings);
-        let choice = if chat.model.is_some() || chat.closed.is_some() { chat.choice.clone() } else { self.choice() };
+        let is_open = chat.model.is_some() || chat.closed.is_some();
+        let choice = match &self.conversations.held_with {
+            Some(held) => held.clone(),
+            None if is_open => chat.choice.clone(),
+            None => self.choice(),
+        };
         Conversation {
             id: self.conversations.id.clone(),
             name: self.conversations.name.clone(),
@@ -33,7 +38,8 @@ impl App {
     /// Saves the open conversation if it has changed.
     pub fn keep(&mut self) -> Vec<Effect> {
         let mut now = self.conversation();
-        if now.id.is_empty() && now.is_empty() || !now.id.is_empty() && is_same(&now, &self.conversations.saved) {
+        let is_saved = !self.conversations.is_unsaved && is_same(&now, &self.conversations.saved);
+        if now.id.is_empty() && now.is_empty() || !now.id.is_empty() && is_saved {
             return vec![];
         }
         let mut effects = vec![];
@@ -43,7 +49,7 @@ impl App {
             self.settings.conversation.clone_from(&now.id);
             effects.push(Effect::SaveSettings);
         }
-        self.conversations.saved = now.clone();
+        (self.conversations.saved, self.conversations.is_unsaved) = (now.clone(), false);
         effects.push(Effect::Store(Order::Write(Box::new(now))));
         effects
     }
@@ -76,8 +82,10 @@ impl App {
                 if id != self.conversations.id {
                     return vec![Effect::Store(Order::Delete(id))];
                 }
-                if self.busy == Some(Busy::Answering) {
-                    self.notify(Notice::info("The model is still answering. Stop it before you delete this chat."));
+                if matches!(self.busy, Some(Busy::Answering | Busy::Keeping)) {
+                    self.notify(Notice::info(
+                        "The model is still at work for this chat. Stop it before you delete it.",
+                    ));
                     return vec![];
                 }
                 self.clear();
@@ -103,7 +111,7 @@ impl App {
                     ));
                 }
                 self.conversations.next = Some(next);
-                self.chat.queued.clear();
+                self.chat.unqueue_all();
                 vec![Effect::Stop]
             }
             _ => self.turn_now(next),
@@ -140,7 +148,8 @@ impl App {
         self.chat.queued.clear();
         (self.chat.n_asked, self.chat.editing, self.chat.wants_focus) = (0, None, true);
         let c = &mut self.conversations;
-        (c.id, c.name, c.saved) = (String::new(), String::new(), Conversation::default());
+        (c.id, c.name, c.saved, c.is_unsaved) = (String::new(), String::new(), Conversation::default(), false);
+        (c.held_with, c.waits_for, c.serial) = (None, None, c.serial + 1);
         self.settings.conversation.clear();
     }
 
@@ -154,6 +163,10 @@ impl App {
             Stored::Written(entry) => self.conversations.note(entry),
             Stored::Deleted(id) => self.conversations.list.iter_mut().for_each(|list| list.retain(|e| e.id != id)),
             Stored::Exported(path) => self.notify(Notice::info(format!("Saved {}", path.display()))),
+            Stored::NotWritten(id, why) => {
+                self.conversations.is_unsaved |= id == self.conversations.id;
+                self.notify(Notice::error(why));
+            }
             Stored::Failed(why) => self.notify(Notice::error(why)),
             Stored::Loaded(conversation) => return self.loaded(*conversation),
         }
@@ -162,7 +175,7 @@ impl App {
 
     /// Shows a saved conversation, and opens the model that it was with.
     fn loaded(&mut self, conversation: Conversation) -> Vec<Effect> {
-        if self.busy == Some(Busy::Answering) {
+        if matches!(self.busy, Some(Busy::Answering | Busy::Keeping)) {
             return vec![]; // a question was asked meanwhile
         }
         let choice = ModelChoice {
@@ -182,8 +195,12 @@ impl App {
         let is_open = self.chat.model.is_some() && self.chat.choice == choice;
         let is_opening = self.chat.opening.as_ref() == Some(&choice);
         self.conversations.keeps_settings = is_opening;
+        self.conversations.held_with = Some(choice.clone());
         if is_open || is_opening || self.busy.is_some() {
-            // While the worker has another job, the model that is open answers the next question.
+            if !is_open && !is_opening && self.chat.model.is_none() {
+                self.conversations.waits_for = Some(choice);
+            }
+            // While the worker has another job, a model that is open answers the next question.
             let counts = if self.chat.model.is_some() { self.count_documents() } else { vec![] };
             return [counts, vec![Effect::SaveSettings]].concat();
         }

@@ -12,7 +12,7 @@ use crate::app::documents::Document;
 use crate::app::message::{Command, Event};
 use crate::app::settings::Settings;
 use crate::app::state::{Action, App, Busy, Effect, Page};
-use crate::app::state_tests::{answer, ask, card, opened};
+use crate::app::state_tests::{answer, ask, card, opened, summary};
 use crate::app::turns::{Turn, branch};
 use crate::checkpoint::generation_config::Wished;
 
@@ -288,4 +288,62 @@ fn an_edited_question_leaves_the_old_one_as_a_version() {
     app.on_action(Action::Resend);
     app.on_event(Event::Failed("lost".into()));
     assert_eq!((app.chat.turns[1].question.as_str(), app.chat.draft.as_str()), ("R", "R'"));
+}
+
+#[test]
+fn a_chat_that_is_only_looked_at_keeps_its_model() {
+    let mut app = talking();
+    (app.tune.data, app.tune.out) = ("data".into(), "out".into());
+    app.on_action(Action::Train);
+    app.on_event(Event::TrainBegan(Box::new(app.job().unwrap())));
+    app.on_stored(Stored::Loaded(Box::new(whole("second"))));
+    assert!(app.keep().is_empty(), "nothing has changed in it");
+    app.chat.draft = "typed".into();
+    let found = app.keep();
+    let kept = saved(&found).unwrap();
+    assert_eq!((kept.model.as_str(), kept.adapter.clone(), kept.factor), ("m.gguf", Some("runs/a".into()), 8));
+    // Its model opens after the run, and not the one that was closed for the run.
+    let effects = app.on_event(Event::Trained(summary()));
+    let [Effect::Send(Command::Open(choice)), ..] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!((choice.model.as_str(), choice.adapter.clone()), ("m.gguf", Some("runs/a".into())));
+    app.on_event(Event::Opened(card()));
+    assert_eq!((app.settings.factor, app.keep().is_empty()), (8, true));
+    // If its model cannot be opened, the one before it returns, and answers if asked.
+    app.on_stored(Stored::Loaded(Box::new(Conversation { model: "gone.gguf".into(), ..whole("third") })));
+    let effects = app.on_event(Event::Failed("gone".into()));
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Send(_))), "the worker kept it: {effects:?}");
+    assert!(app.keep().is_empty(), "the file still names its own model");
+    ask(&mut app, "Who?");
+    assert_eq!(saved(&app.keep()).map(|c| c.model.as_str()), Some("m.gguf"));
+}
+
+#[test]
+fn what_could_not_be_saved_is_saved_later() {
+    let mut app = talking();
+    app.chat.draft = "typed".into();
+    assert_eq!(app.keep().len(), 1);
+    app.on_stored(Stored::NotWritten("other".into(), "the disk is full".into()));
+    assert!(app.keep().is_empty());
+    app.on_stored(Stored::NotWritten("first".into(), "the disk is full".into()));
+    assert_eq!(saved(&app.keep()).map(|c| c.draft.as_str()), Some("typed"));
+    assert!(app.keep().is_empty());
+    // At the end nobody hears of it but the one who waits for the end.
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("file");
+    std::fs::write(&folder, "").unwrap();
+    let store = Store::start(folder, Arc::new(|_| {}));
+    store.send(Order::Write(Box::new(whole("first"))));
+    assert!(store.finish().unwrap_err().to_string().contains("saving the conversation"));
+}
+
+#[test]
+fn queued_questions_return_to_the_field() {
+    let mut app = talking();
+    ask(&mut app, "one");
+    app.chat.queued = vec!["two".into(), "three".into()];
+    app.chat.draft = "four".into();
+    app.on_action(Action::NewChat);
+    app.on_event(Event::Said("A".into()));
+    let effects = app.on_event(Event::Answered(answer("A")));
+    assert_eq!(saved(&effects).map(|c| c.draft.as_str()), Some("two\nthree\nfour"));
 }

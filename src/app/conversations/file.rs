@@ -2,6 +2,7 @@
 //! that a long one is written once.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
@@ -58,6 +59,9 @@ struct DocumentFile {
     note: String,
 }
 
+/// The text of a document that was written, and its digest.
+pub type Known = (Weak<str>, String);
+
 /// The path of a conversation.
 pub fn path_of(folder: &Path, id: &str) -> PathBuf {
     folder.join(format!("{id}.json"))
@@ -69,19 +73,17 @@ pub fn is_id(id: &str) -> bool {
 }
 
 /// Writes a conversation. `known` tells the digest of a document that was written before.
-pub fn write(
-    folder: &Path,
-    conversation: &Conversation,
-    changed: u64,
-    known: &mut Vec<(Document, String)>,
-) -> Result<()> {
+pub fn write(folder: &Path, conversation: &Conversation, changed: u64, known: &mut Vec<Known>) -> Result<()> {
     let mut documents = Vec::new();
     for document in &conversation.documents {
-        let sha256 = match known.iter().find(|(d, _)| std::sync::Arc::ptr_eq(&d.text, &document.text)) {
+        // Texts that nobody has any more would only be in the way.
+        known.retain(|(text, _)| text.strong_count() > 0);
+        let text = Arc::downgrade(&document.text);
+        let sha256 = match known.iter().find(|(known, _)| known.ptr_eq(&text)) {
             Some((_, sha256)) => sha256.clone(),
             None => {
                 let sha256 = write_document(folder, &document.text)?;
-                known.push((document.clone(), sha256.clone()));
+                known.push((text, sha256.clone()));
                 sha256
             }
         };

@@ -1,6 +1,7 @@
 //! The list of conversations and the open one.
 
 use super::conversation::{Conversation, Entry};
+use crate::app::message::ModelChoice;
 
 /// A conversation to turn to.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,11 +30,24 @@ pub struct Conversations {
     pub fresh_id: String,
     /// Whether the model that opens leaves the settings alone, which belong to the conversation.
     pub keeps_settings: bool,
+    /// The model of the open one, until it answers in it: what is saved names no other before.
+    pub(super) held_with: Option<ModelChoice>,
+    /// The model of the open one, which waits for the end of a job that has closed all models.
+    pub waits_for: Option<ModelChoice>,
+    /// Counts the conversations that were turned to.
+    pub serial: u64,
     /// The open one as it was last saved.
     pub(super) saved: Conversation,
+    /// Whether that save failed.
+    pub(super) is_unsaved: bool,
 }
 
 impl Conversations {
+    /// The open model answers in the open conversation, which is with that one from now on.
+    pub fn bind(&mut self) {
+        (self.held_with, self.waits_for) = (None, None);
+    }
+
     /// The conversations that a search finds.
     pub fn found(&self) -> impl Iterator<Item = &Entry> {
         let wanted = self.search.trim().to_lowercase();

@@ -7,11 +7,10 @@ use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::conversation::{Conversation, Entry, markdown};
-use super::file;
-use crate::app::documents::Document;
+use super::file::{self, Known};
+use crate::app::desktop::save;
 use crate::app::settings::platform_folder;
-use crate::atomic_file::write_file;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 
 /// An order to the store.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +34,8 @@ pub enum Stored {
     Loaded(Box<Conversation>),
     Deleted(String),
     Exported(PathBuf),
+    /// The conversation with this id could not be written, and why.
+    NotWritten(String, String),
     /// Something could not be read or written. The files stay as they were.
     Failed(String),
 }
@@ -42,7 +43,8 @@ pub enum Stored {
 /// The handle to the thread.
 pub struct Store {
     orders: Option<Sender<Order>>,
-    thread: Option<JoinHandle<()>>,
+    /// Ends with the reason why the last conversation could not be written, if so.
+    thread: Option<JoinHandle<Result<()>>>,
 }
 
 impl Store {
@@ -61,11 +63,13 @@ impl Store {
         }
     }
 
-    /// Waits until all orders are carried out.
-    pub fn finish(mut self) {
+    /// Waits until all orders are carried out. Fails if the last conversation could not be written.
+    pub fn finish(mut self) -> Result<()> {
         drop(self.orders.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(done)) => done,
+            Some(Err(_)) => Err(Error::new("the thread that saves conversations failed")),
+            None => Ok(()),
         }
     }
 }
@@ -79,16 +83,20 @@ pub fn folder(settings: Option<&Path>) -> Option<PathBuf> {
     platform_folder("XDG_DATA_HOME", ".local/share").map(|folder| folder.join("conversations"))
 }
 
-fn work(folder: &Path, orders: &Receiver<Order>, tell: &dyn Fn(Stored)) {
-    let mut known = Vec::new();
+fn work(folder: &Path, orders: &Receiver<Order>, tell: &dyn Fn(Stored)) -> Result<()> {
+    let (mut known, mut written) = (Vec::new(), Ok(()));
     while let Ok(order) = orders.recv() {
-        if let Err(e) = carry_out(folder, order, &mut known, tell) {
-            tell(Stored::Failed(e.to_string()));
+        let writes = matches!(order, Order::Write(_));
+        match carry_out(folder, order, &mut known, tell) {
+            done if writes => written = done,
+            Err(e) => tell(Stored::Failed(e.to_string())),
+            Ok(()) => {}
         }
     }
+    written
 }
 
-fn carry_out(folder: &Path, order: Order, known: &mut Vec<(Document, String)>, tell: &dyn Fn(Stored)) -> Result<()> {
+fn carry_out(folder: &Path, order: Order, known: &mut Vec<Known>, tell: &dyn Fn(Stored)) -> Result<()> {
     match order {
         Order::List => {
             let mut entries = Vec::new();
@@ -109,8 +117,13 @@ fn carry_out(folder: &Path, order: Order, known: &mut Vec<(Document, String)>, t
         }
         Order::Write(conversation) => {
             let changed = now();
-            file::write(folder, &conversation, changed, known).context("saving the conversation")?;
-            tell(Stored::Written(entry(&conversation, changed)));
+            match file::write(folder, &conversation, changed, known).context("saving the conversation") {
+                Ok(()) => tell(Stored::Written(entry(&conversation, changed))),
+                Err(e) => {
+                    tell(Stored::NotWritten(conversation.id, e.to_string()));
+                    return Err(e);
+                }
+            }
         }
         Order::Rename(id, name) => {
             file::rename(folder, &id, &name)?;
@@ -127,8 +140,7 @@ fn carry_out(folder: &Path, order: Order, known: &mut Vec<(Document, String)>, t
         }
         Order::Export(id, path) => {
             let (conversation, ..) = file::read(folder, &id)?;
-            write_file(&path, markdown(&conversation))?;
-            tell(Stored::Exported(path));
+            tell(Stored::Exported(save(&path, &markdown(&conversation))?));
         }
     }
     Ok(())

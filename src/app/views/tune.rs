@@ -65,7 +65,8 @@ fn progress(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
         ui.label(RichText::new(format!("The trained weights could not be saved: {why}.")).color(style::bad(ui)));
         ui.label("They are still in memory. Free some disk space, then try again.");
         ui.horizontal_wrapped(|ui| {
-            for (name, again) in [("Try again", true), ("Discard", false)] {
+            let discard = if tune.gives_up { "Discard for good" } else { "Discard" };
+            for (name, again) in [("Try again", true), (discard, false)] {
                 if ui.button(name).clicked() {
                     actions.push(Action::SaveAgain(again));
                 }

@@ -124,10 +124,10 @@ impl Handler {
 
     /// Reads documents on another thread, one after another.
     pub(super) fn read(&self, paths: Vec<PathBuf>) {
-        let proxy = self.proxy.clone();
+        let (proxy, serial) = (self.proxy.clone(), self.app.conversations.serial);
         std::thread::spawn(move || {
             for path in paths {
-                let _ = proxy.send_event(Message::Read(read_document(&path)));
+                let _ = proxy.send_event(Message::Read(serial, read_document(&path)));
             }
         });
     }

@@ -21,7 +21,7 @@ use crate::app::models::ModelAction;
 use crate::app::painter::Painter;
 use crate::app::place::{Place, placed};
 use crate::app::settings::Settings;
-use crate::app::state::{Action, App, Busy, Effect, Notice, Pick};
+use crate::app::state::{Action, App, Effect, Notice, Pick};
 use crate::app::views;
 use crate::app::worker::Worker;
 use crate::app::worker_site::Tell;
@@ -37,7 +37,8 @@ pub(super) enum Message {
     Worker(Event),
     Repaint(Instant),
     Picked(Pick, PathBuf),
-    Read(Result<Document>),
+    /// A document, read for the conversation with this serial number.
+    Read(u64, Result<Document>),
     Notice(Notice),
     Stored(Stored),
     Accessibility(accesskit_winit::Event),
@@ -71,17 +72,9 @@ pub fn run(options: &AppOptions) -> Result<()> {
     event_loop.set_control_flow(ControlFlow::Wait);
     let mut handler = Handler::new(options, event_loop.create_proxy());
     let ran = event_loop.run_app(&mut handler).map_err(|e| Error::new(format!("the window system failed: {e}")));
-    let Handler { app, worker, failed, shown, store, .. } = handler;
-    drop(shown); // hide the window at once; a training run then saves its weights
-    if let Some(store) = store {
-        store.finish();
-    }
-    let finished = if app.busy == Some(Busy::Training) { worker.finish() } else { Ok(()) };
+    handler.finish(); // nothing is left to do unless the event loop failed
     ran?;
-    if let Some(e) = failed {
-        return Err(e);
-    }
-    finished
+    handler.failed.map_or(Ok(()), Err)
 }
 
 /// What to do where no window can be opened.
@@ -124,9 +117,26 @@ pub(super) struct Handler {
     /// Whether the window is to close.
     pub(super) closes: bool,
     failed: Option<Error>,
+    has_finished: bool,
 }
 
 impl Handler {
+    /// Saves what is open, and waits for a job that has to save its result. Does so once.
+    fn finish(&mut self) {
+        if std::mem::replace(&mut self.has_finished, true) {
+            return;
+        }
+        self.note_place();
+        let kept = self.app.keep();
+        self.carry_out([kept, vec![Effect::SaveSettings]].concat());
+        self.shown = None; // hides the window
+        let stored = self.store.take().map_or(Ok(()), Store::finish);
+        let worked = if self.app.must_finish() { self.worker.finish() } else { Ok(()) };
+        if self.failed.is_none() {
+            self.failed = stored.and(worked).err();
+        }
+    }
+
     fn new(options: &AppOptions, proxy: EventLoopProxy<Message>) -> Self {
         let settings_path = options.settings.clone().or_else(Settings::path);
         let (mut settings, complaint) = settings_path.as_deref().map(Settings::load).unwrap_or_default();
@@ -181,6 +191,7 @@ impl Handler {
             pointer: None,
             closes: false,
             failed: None,
+            has_finished: false,
         };
         handler.app.conversations.fresh_id = fresh_id();
         handler.app.notices.extend(complaint.map(Notice::error));
@@ -243,6 +254,8 @@ impl Handler {
     /// Remembers where the window is, and what the pages hold.
     fn note_place(&mut self) {
         self.app.settings.tune = self.app.tune.choices();
+        self.app.settings.data.clone_from(&self.app.tune.data);
+        self.app.settings.out.clone_from(&self.app.tune.out);
         if let Some(now) = self.shown.as_ref().and_then(|shown| Place::of(&shown.window)) {
             self.app.settings.window = Some(Place::updated(self.app.settings.window, now));
         }
@@ -299,7 +312,7 @@ impl ApplicationHandler<Message> for Handler {
         }
     }
 
-    fn user_event(&mut self, _event_loop: &ActiveEventLoop, message: Message) {
+    fn user_event(&mut self, event_loop: &ActiveEventLoop, message: Message) {
         self.may_have_changed = true;
         match message {
             Message::Worker(event) => {
@@ -312,8 +325,14 @@ impl ApplicationHandler<Message> for Handler {
             }
             Message::Picked(Pick::Document, path) => self.read(vec![path]),
             Message::Picked(pick, path) => self.on_action(Action::Picked(pick, path)),
-            Message::Read(Ok(document)) => self.on_action(Action::Document(document)),
-            Message::Read(Err(e)) => {
+            Message::Read(serial, Ok(document)) if serial != self.app.conversations.serial => {
+                let name = document.name;
+                let text = format!("{name} was read for the chat that was open before: add it there again.");
+                self.app.notify(Notice::info(text));
+                self.request_frame();
+            }
+            Message::Read(_, Ok(document)) => self.on_action(Action::Document(document)),
+            Message::Read(_, Err(e)) => {
                 self.app.not_read(&e);
                 self.request_frame();
             }
@@ -328,6 +347,14 @@ impl ApplicationHandler<Message> for Handler {
                 self.request_frame();
             }
         }
+        if self.closes {
+            event_loop.exit();
+        }
+    }
+
+    fn exiting(&mut self, _event_loop: &ActiveEventLoop) {
+        // On macOS, Quit ends the process after this call.
+        self.finish();
     }
 
     fn window_event(&mut self, event_loop: &ActiveEventLoop, _id: WindowId, event: WindowEvent) {
@@ -346,9 +373,6 @@ impl ApplicationHandler<Message> for Handler {
             WindowEvent::CloseRequested => {
                 self.on_action(Action::Close);
                 if self.closes {
-                    self.note_place();
-                    let kept = self.app.keep();
-                    self.carry_out([kept, vec![Effect::SaveSettings]].concat());
                     event_loop.exit();
                 }
             }
