@@ -1,5 +1,6 @@
 //! The data of a job: reads it, holds out validation data, and says how examples fill the batches.
 
+use super::distill::Teacher;
 use super::job::TrainJob;
 use super::keep::{Draws, Keep, LONGEST_DENSE};
 use super::observer::Observer;
@@ -194,7 +195,16 @@ pub(super) fn notes_on(job: &TrainJob, files: &ModelFiles, attention: Attention,
     let compression = note_on_compression(attention, examples);
     let draws = note_on_draws(job, attention, longest_of(examples));
     let batches = note_on_batches(job, &lengths_of(examples));
-    [dropout, compression, draws, batches].into_iter().flatten().collect()
+    [dropout, compression, draws, note_on_teacher(job), batches].into_iter().flatten().collect()
+}
+
+/// Says what a model that teaches itself may lose.
+fn note_on_teacher(job: &TrainJob) -> Option<String> {
+    job.distillation().filter(|distill| distill.teacher == Teacher::Oneself).map(|_| {
+        "with `teacher` self nothing holds the model to what it was, and it can lose all but its task: compare \
+         `longreach eval perplexity` on other text with and without the adapter, or use `teacher` base"
+            .into()
+    })
 }
 
 /// Says that the dropout `own` of the continued adapter does not apply.
@@ -302,6 +312,13 @@ mod tests {
         assert_eq!(note(&job, 16 + 2 * 128), "", "nothing is compressed");
         assert_eq!(note(&TrainJob { keeps: Some(vec![]), ..job.clone() }, 1000), "");
         assert_eq!(note_on_draws(&job, Attention::Dense, 1000), None);
+    }
+
+    #[test]
+    fn a_model_that_teaches_itself_is_warned_of() {
+        let note = |distill, teacher| note_on_teacher(&TrainJob { distill, teacher, ..TrainJob::default() });
+        assert!(note(0.5, Teacher::Oneself).unwrap().contains("`teacher` base"));
+        assert_eq!([note(0.5, Teacher::Base), note(0.0, Teacher::Oneself)], [None, None]);
     }
 
     #[test]
