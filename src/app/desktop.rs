@@ -1,6 +1,6 @@
-//! Desktop integration: the window icon, dropped files, and files saved to the working folder.
+//! Desktop integration: the window icon and dropped files.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use winit::event::WindowEvent;
@@ -8,8 +8,6 @@ use winit::window::Icon;
 
 use super::chat::{Dropped, dropped};
 use super::state::{Action, Page, Pick};
-use crate::atomic_file::write_file;
-use crate::error::Result;
 
 /// The window icon, for platforms that show one.
 pub(super) fn icon() -> Option<Icon> {
@@ -55,23 +53,6 @@ pub(super) fn no_dialog(after: Duration) -> Option<&'static str> {
         "no file dialog opened: type the path into the field instead (on Linux, xdg-desktop-portal or zenity shows \
          the dialogs)",
     )
-}
-
-/// Writes a file to the working folder and returns its path. If the name is taken, appends a number
-/// to the stem.
-pub(super) fn save(path: &Path, text: &str) -> Result<PathBuf> {
-    let mut path = std::path::absolute(path)?;
-    let (stem, ending) = (
-        path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned()),
-        path.extension().map_or_else(String::new, |e| format!(".{}", e.to_string_lossy())),
-    );
-    let mut n = 2;
-    while path.exists() {
-        path.set_file_name(format!("{stem}-{n}{ending}"));
-        n += 1;
-    }
-    write_file(&path, text)?;
-    Ok(path)
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ mod events;
 mod evidence;
 mod exporting;
 mod form;
+mod free_name;
 mod history;
 mod kept;
 mod kept_actions;

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::conversation::{Conversation, Entry, markdown};
 use super::file::{self, Known};
-use crate::app::desktop::save;
+use crate::app::free_name::save;
 use crate::app::settings::platform_folder;
 use crate::error::{Context, Error, Result};
 

@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use super::event_loop::{Handler, KEEP_EVERY, Message};
 use crate::app::data_counts::DataCounts;
-use crate::app::desktop::{fresh_id, no_dialog, save};
+use crate::app::desktop::{fresh_id, no_dialog};
 use crate::app::documents::read_document;
+use crate::app::free_name::save;
 use crate::app::history::MOST_RUNS;
 use crate::app::message::Event;
 use crate::app::state::{Effect, Notice, Pick};
