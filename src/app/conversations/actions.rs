@@ -163,6 +163,16 @@ impl App {
             Stored::Written(entry) => self.conversations.note(entry),
             Stored::Deleted(id) => self.conversations.list.iter_mut().for_each(|list| list.retain(|e| e.id != id)),
             Stored::Exported(path) => self.notify(Notice::info(format!("Saved {}", path.display()))),
+            Stored::Forked(from, to) if from == self.conversations.id => {
+                self.conversations.id.clone_from(&to);
+                self.conversations.saved.id.clone_from(&to);
+                self.settings.conversation = to;
+                self.notify(Notice::info(
+                    "Another window has changed this chat. It goes on here as a chat of its own.",
+                ));
+                return vec![Effect::SaveSettings];
+            }
+            Stored::Forked(..) => {}
             Stored::NotWritten(id, why) => {
                 self.conversations.is_unsaved |= id == self.conversations.id;
                 self.notify(Notice::error(why));

@@ -347,3 +347,34 @@ fn queued_questions_return_to_the_field() {
     let effects = app.on_event(Event::Answered(answer("A")));
     assert_eq!(saved(&effects).map(|c| c.draft.as_str()), Some("two\nthree\nfour"));
 }
+
+#[test]
+fn two_windows_with_one_chat_lose_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let [here, there] = [Shelf::on(dir.path()), Shelf::on(dir.path())];
+    here.does(Order::Write(Box::new(whole("one"))));
+    let path = dir.path().join("one.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    // As if it had been written some time ago.
+    let changed = serde_json::from_str::<serde_json::Value>(&text).unwrap()["changed"].to_string();
+    std::fs::write(&path, text.replace(&changed, "1700000000")).unwrap();
+    for shelf in [&here, &there] {
+        assert!(matches!(shelf.does(Order::Load("one".into())), Stored::Loaded(_)));
+    }
+    let draft = |draft: &str| Box::new(Conversation { draft: draft.into(), ..whole("one") });
+    assert!(matches!(here.does(Order::Write(draft("here"))), Stored::Written(entry) if entry.id == "one"));
+    for text in ["there", "there again"] {
+        assert_eq!(there.does(Order::Write(draft(text))), Stored::Forked("one".into(), "one-2".into()));
+        let said = there.said.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert!(matches!(said, Stored::Written(entry) if entry.id == "one-2"));
+    }
+    let read = |id: &str| match here.does(Order::Load(id.into())) {
+        Stored::Loaded(conversation) => conversation.draft,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((read("one"), read("one-2")), ("here".into(), "there again".into()));
+    let mut app = talking();
+    app.on_stored(Stored::Forked("first".into(), "first-2".into()));
+    assert_eq!((app.conversations.id.as_str(), app.settings.conversation.as_str()), ("first-2", "first-2"));
+    assert!(app.keep().is_empty());
+}

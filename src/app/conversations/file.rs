@@ -185,6 +185,16 @@ fn read_file(folder: &Path, id: &str) -> Result<File> {
     read().with_context(|| format!("reading {}", path.display()))
 }
 
+/// When the file of a conversation was changed, in seconds since 1970. `None` without a file that says so.
+pub fn changed(folder: &Path, id: &str) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Changed {
+        changed: u64,
+    }
+    let text = std::fs::read(path_of(folder, id)).ok()?;
+    serde_json::from_slice::<Changed>(&text).ok().map(|file| file.changed)
+}
+
 /// Gives a conversation another name.
 pub fn rename(folder: &Path, id: &str, name: &str) -> Result<()> {
     let mut file = read_file(folder, id)?;

@@ -1,5 +1,6 @@
 //! The thread that reads and writes the files of conversations, one order after the other.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -34,6 +35,9 @@ pub enum Stored {
     Loaded(Box<Conversation>),
     Deleted(String),
     Exported(PathBuf),
+    /// Another window has changed the conversation with the first id, so that what this one has of it is
+    /// written under the second.
+    Forked(String, String),
     /// The conversation with this id could not be written, and why.
     NotWritten(String, String),
     /// Something could not be read or written. The files stay as they were.
@@ -84,10 +88,10 @@ pub fn folder(settings: Option<&Path>) -> Option<PathBuf> {
 }
 
 fn work(folder: &Path, orders: &Receiver<Order>, tell: &dyn Fn(Stored)) -> Result<()> {
-    let (mut known, mut written) = (Vec::new(), Ok(()));
+    let (mut files, mut written) = (Files::default(), Ok(()));
     while let Ok(order) = orders.recv() {
         let writes = matches!(order, Order::Write(_));
-        match carry_out(folder, order, &mut known, tell) {
+        match carry_out(folder, order, &mut files, tell) {
             done if writes => written = done,
             Err(e) => tell(Stored::Failed(e.to_string())),
             Ok(()) => {}
@@ -96,7 +100,33 @@ fn work(folder: &Path, orders: &Receiver<Order>, tell: &dyn Fn(Stored)) -> Resul
     written
 }
 
-fn carry_out(folder: &Path, order: Order, known: &mut Vec<Known>, tell: &dyn Fn(Stored)) -> Result<()> {
+/// What the thread knows of the files.
+#[derive(Default)]
+struct Files {
+    documents: Vec<Known>,
+    /// When a conversation was changed, as this window has read or written it.
+    seen: HashMap<String, u64>,
+    /// The id under which a conversation is written, if another window has changed it.
+    forks: HashMap<String, String>,
+}
+
+impl Files {
+    /// The id under which to write a conversation. It is another one if another window has written it
+    /// since this one read or wrote it.
+    fn id_for(&mut self, folder: &Path, id: &str) -> String {
+        let id = self.forks.get(id).map_or(id, String::as_str).to_string();
+        let there = file::changed(folder, &id);
+        if there.is_none() || there == self.seen.get(&id).copied() {
+            return id;
+        }
+        let others = (2u32..).map(|n| format!("{id}-{n}"));
+        let free = others.into_iter().find(|id| !file::path_of(folder, id).exists()).expect("some name is free");
+        self.forks.insert(id, free.clone());
+        free
+    }
+}
+
+fn carry_out(folder: &Path, order: Order, files: &mut Files, tell: &dyn Fn(Stored)) -> Result<()> {
     match order {
         Order::List => {
             let mut entries = Vec::new();
@@ -109,16 +139,25 @@ fn carry_out(folder: &Path, order: Order, known: &mut Vec<Known>, tell: &dyn Fn(
             tell(Stored::Listed(entries));
         }
         Order::Load(id) => {
-            let (conversation, _, missing) = file::read(folder, &id)?;
+            let (conversation, changed, missing) = file::read(folder, &id)?;
+            files.forks.remove(&id);
+            files.seen.insert(id, changed);
             for why in missing {
                 tell(Stored::Failed(format!("a document of the conversation is missing: {why}")));
             }
             tell(Stored::Loaded(Box::new(conversation)));
         }
-        Order::Write(conversation) => {
+        Order::Write(mut conversation) => {
             let changed = now();
-            match file::write(folder, &conversation, changed, known).context("saving the conversation") {
-                Ok(()) => tell(Stored::Written(entry(&conversation, changed))),
+            let id = files.id_for(folder, &conversation.id);
+            if id != conversation.id {
+                tell(Stored::Forked(std::mem::replace(&mut conversation.id, id), conversation.id.clone()));
+            }
+            match file::write(folder, &conversation, changed, &mut files.documents).context("saving the conversation") {
+                Ok(()) => {
+                    files.seen.insert(conversation.id.clone(), changed);
+                    tell(Stored::Written(entry(&conversation, changed)));
+                }
                 Err(e) => {
                     tell(Stored::NotWritten(conversation.id, e.to_string()));
                     return Err(e);
@@ -135,7 +174,7 @@ fn carry_out(folder: &Path, order: Order, known: &mut Vec<Known>, tell: &dyn Fn(
             let path = file::path_of(folder, &id);
             std::fs::remove_file(&path).with_context(|| format!("deleting {}", path.display()))?;
             tell(Stored::Deleted(id));
-            known.clear();
+            files.documents.clear();
             file::remove_unused_documents(folder)?;
         }
         Order::Export(id, path) => {
