@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::formats::file_bytes::FileBytes;
 
 /// Another device, whose runs fail with [`ErrorKind::Interrupted`] once a stop is asked for. What ran
-/// before stays queued. Work that consists of many recordings ends early so, without asking itself.
+/// before stays queued. So work of many recordings can be stopped without a check of its own.
 pub struct Breakable<'a> {
     device: &'a mut dyn Executor,
     is_stopped: &'a mut dyn FnMut() -> bool,
