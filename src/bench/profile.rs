@@ -50,7 +50,7 @@ fn add_times(device: &mut dyn Executor, recording: &Recording, kernels: &mut Vec
     let timings = device.run_timed(recording)?;
     for (command, timing) in recording.commands().iter().zip(timings) {
         let kernel = match command {
-            Command::Dispatch(d) => d.kernel.name(),
+            Command::Dispatch(d) => device.kernel_of(d).name(),
             Command::Copy { .. } => "a copy".to_string(),
             Command::Clear(_) => "a fill with zeros".to_string(),
         };

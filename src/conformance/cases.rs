@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::row::{Direction, Place, Row, Variant, row_of};
+use super::row::{Direction, Place, Row, Status, Variant, row_of};
 use crate::error::{Error, Result};
 use crate::gpu::{Executor, KernelDef};
 use crate::kernels::case::{Case, Tolerance};
@@ -60,14 +60,15 @@ pub(super) fn check_case(
 ) -> (Vec<Row>, Option<Error>) {
     let mut rows = Vec::new();
     let tolerance = &case.tolerance;
+    let failed = |why: &Error| {
+        let op = op_of(&case.name).to_string();
+        let mut row = Row::new(place, op, place.variant.of_all(), Direction::Forward, tolerance);
+        row.fail(why.to_string());
+        row
+    };
     let recorded = match case.record(device) {
         Ok(recorded) => recorded,
-        Err(e) => {
-            let op = op_of(&case.name).to_string();
-            let mut row = Row::new(place, op, place.variant.of_all(), Direction::Forward, tolerance);
-            row.fail(e.to_string());
-            return (vec![row], Some(e));
-        }
+        Err(e) => return (vec![failed(&e)], Some(e)),
     };
     let touches = |kernel: &'static KernelDef| kernel.with_alternatives().into_iter().any(wanted);
     if !recorded.recording.dispatches().any(|d| touches(d.kernel)) {
@@ -89,7 +90,12 @@ pub(super) fn check_case(
         }
         if wanted(check.dispatch.kernel) { Ok(()) } else { device.run(&check.alone()) }
     });
-    (rows, walked.err())
+    let broken_off = walked.err();
+    // What comes after it was not checked, also if it is no kernel that failed.
+    if let Some(e) = broken_off.as_ref().filter(|_| rows.iter().all(|row| row.status != Status::Failed)) {
+        rows.push(failed(e));
+    }
+    (rows, broken_off)
 }
 
 /// The rows of the gradient checks, which need no device: each analytic gradient of each case, in
@@ -106,7 +112,7 @@ pub(super) fn check_slopes(cases: &[Case]) -> Result<Vec<Row>> {
             row.max_abs = (slope.analytic - slope.numeric).abs();
             row.max_relative = slope.relative_error();
             row.seconds = start.elapsed().as_secs_f64();
-            if slope.relative_error() >= SLOPE.relative {
+            if slope.relative_error().is_nan() || slope.relative_error() >= SLOPE.relative {
                 let (analytic, numeric) = (slope.analytic, slope.numeric);
                 row.fail(format!(
                     "slope along a direction: {analytic:e} by the gradient, {numeric:e} by a central difference"
@@ -116,4 +122,35 @@ pub(super) fn check_slopes(cases: &[Case]) -> Result<Vec<Row>> {
         }
     }
     Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::{Breakable, CpuExecutor};
+
+    #[test]
+    fn a_case_that_is_broken_off_between_its_kernels_fails() {
+        let device = &mut CpuExecutor::<f32>::new();
+        let ends = |case: &Case, device: &mut CpuExecutor<f32>| {
+            let recorded = case.record(device).unwrap();
+            let kernels: Vec<&'static KernelDef> = recorded.recording.dispatches().map(|d| d.kernel).collect();
+            (kernels[0], kernels[kernels.len() - 1])
+        };
+        let cases = quick_cases();
+        let differ = |case: &&Case| {
+            let (first, last) = ends(case, &mut CpuExecutor::<f32>::new());
+            !std::ptr::eq(first, last)
+        };
+        let case = cases.iter().find(differ).expect("some case has several kernels");
+        let (first, _) = ends(case, device);
+        let place = Place { device: "cpu", variant: Variant::Reference, case: &case.name };
+        // The first kernel is checked elsewhere, and running it fails.
+        let (rows, e) =
+            check_case(&mut Breakable::new(device, &mut || true), place, case, None, &|k| !std::ptr::eq(k, first));
+        assert!(e.is_some() && rows.len() == 1, "{rows:?}");
+        assert_eq!((rows[0].status, rows[0].reason.as_str()), (Status::Failed, "stopped"));
+        let (rows, e) = check_case(device, place, case, None, &|_| true);
+        assert!(e.is_none() && rows.iter().all(|row| row.status == Status::Passed), "{rows:?}");
+    }
 }
