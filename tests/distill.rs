@@ -136,7 +136,7 @@ fn what_a_teacher_rules_out_counts_nothing_and_what_a_student_rules_out_counts_m
     }
 }
 
-/// What a teacher hands on for some tokens, of which every fourth and fifth has a label.
+/// The hidden states of a teacher for some tokens. Every fourth and fifth token has a label.
 fn taught(device: &mut dyn Executor, loaded: &mut Loaded, teacher: Teacher, lengths: &[usize]) -> Vec<f32> {
     let example = |&n: &usize| {
         let ids: Vec<u32> = (0..n).map(|i| (i * 7 % 200 + 3) as u32).collect();

@@ -277,11 +277,7 @@ fn can_begin(format: Format, n: usize) -> bool {
 
 /// Copies a tensor. Both tensors must have the same pieces.
 pub fn copy_tensor(rec: &mut Recording, from: &Tensor, to: &Tensor) {
-    assert_eq!(from.pieces().len(), to.pieces().len(), "a copy keeps the cuts");
-    for (a, b) in from.pieces().iter().zip(to.pieces()) {
-        let n = a.rows * from.cols;
-        rec.copy(&a.span.prefix(n), &b.span.prefix(n));
-    }
+    copy_rows(rec, from, to, 0..from.rows);
 }
 
 /// Copies some rows of a tensor to the same rows of another one with the same pieces.

@@ -64,7 +64,7 @@ impl Teacher {
         self != Teacher::Oneself
     }
 
-    /// What the command line calls it.
+    /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Teacher::Base => "base",

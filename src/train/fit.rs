@@ -133,7 +133,7 @@ impl Run<'_, '_> {
         let begun = Instant::now();
         let (mut cancelled, mut stopped_early) = (false, false);
         if self.done() > 0 && self.done() < self.total && self.is_due(self.trainer.job.eval_every) {
-            cancelled = or_stopped(self.evaluate())?.is_none(); // unless the run did before it was resumed
+            cancelled = was_stopped(self.evaluate())?; // unless the run did before it was resumed
         }
         while !cancelled && self.done() < self.total {
             stopped_early = self.has_stopped_improving();
@@ -144,11 +144,11 @@ impl Run<'_, '_> {
                 true => self.save_and_evaluate_where_due(),
                 false => Ok(()),
             });
-            cancelled = or_stopped(step)?.is_none();
+            cancelled = was_stopped(step)?;
         }
         self.report_queued()?;
         self.save_at_the_end()?;
-        cancelled = cancelled || or_stopped(self.evaluate())?.is_none();
+        cancelled = cancelled || was_stopped(self.evaluate())?;
         if let (false, Some(folder)) = (cancelled, &self.folder) {
             folder.finish()?;
         }
@@ -227,7 +227,6 @@ impl Run<'_, '_> {
         self.report_queued()?; // even if queuing the new step failed
         self.clock.queued();
         let queued = match queued {
-            Err(e) if e.kind() == ErrorKind::Interrupted => return Err(e), // as before the step
             Err(e) if self.trainer.stepper.n_micro() == batches_before => {
                 let saved = self.saved_before_failure(e);
                 return Err(self.explained(saved, step, most_tokens));
@@ -287,8 +286,8 @@ impl Run<'_, '_> {
     /// step, and after another failure it repeats the step.
     fn saved_before_failure(&mut self, e: Error) -> Error {
         let Some(folder) = self.folder.as_mut().filter(|_| self.trainer.n_steps() > 0) else { return e };
-        if e.kind() == ErrorKind::DeviceLost {
-            return e; // with the weights
+        if matches!(e.kind(), ErrorKind::DeviceLost | ErrorKind::Interrupted) {
+            return e; // the weights are lost, or saved at the end of the run
         }
         match self.trainer.save_checkpoint(self.device, folder) {
             Ok(checkpoint) => e.context(format!("what was learnt before is in {}", checkpoint.display())),
@@ -318,13 +317,7 @@ impl Run<'_, '_> {
         if saves {
             self.save_if_possible()?;
         }
-        if !evaluates {
-            return Ok(());
-        }
-        self.evaluate().map_err(|e| match e.kind() {
-            ErrorKind::Interrupted => e,
-            _ => self.saved_before_failure(e),
-        })
+        if evaluates { self.evaluate().map_err(|e| self.saved_before_failure(e)) } else { Ok(()) }
     }
 
     /// Saves. If the disk is full, says so and goes on.
@@ -412,11 +405,11 @@ impl Run<'_, '_> {
     }
 }
 
-/// What was done; `None` if it was stopped.
-fn or_stopped<T>(done: Result<T>) -> Result<Option<T>> {
+/// Whether a part of the run was stopped. Fails if it failed otherwise.
+fn was_stopped(done: Result<()>) -> Result<bool> {
     match done {
-        Err(e) if e.kind() == ErrorKind::Interrupted => Ok(None),
-        done => done.map(Some),
+        Err(e) if e.kind() == ErrorKind::Interrupted => Ok(true),
+        done => done.map(|()| false),
     }
 }
 

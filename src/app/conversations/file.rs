@@ -74,10 +74,10 @@ pub fn is_id(id: &str) -> bool {
 
 /// Writes a conversation. `known` tells the digest of a document that was written before.
 pub fn write(folder: &Path, conversation: &Conversation, changed: u64, known: &mut Vec<Known>) -> Result<()> {
+    // Texts that nobody has any more would only be in the way.
+    known.retain(|(text, _)| text.strong_count() > 0);
     let mut documents = Vec::new();
     for document in &conversation.documents {
-        // Texts that nobody has any more would only be in the way.
-        known.retain(|(text, _)| text.strong_count() > 0);
         let text = Arc::downgrade(&document.text);
         let sha256 = match known.iter().find(|(known, _)| known.ptr_eq(&text)) {
             Some((_, sha256)) => sha256.clone(),

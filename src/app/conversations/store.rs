@@ -100,7 +100,7 @@ fn work(folder: &Path, orders: &Receiver<Order>, tell: &dyn Fn(Stored)) -> Resul
     written
 }
 
-/// What the thread knows of the files.
+/// The thread's record of the files.
 #[derive(Default)]
 struct Files {
     documents: Vec<Known>,
