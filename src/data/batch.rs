@@ -46,7 +46,8 @@ impl Batch {
 
     /// A batch that takes at least the memory of each that a limit lets a run make of these examples,
     /// each truncated to `max_length` tokens. It has the longest examples; if tokens fill it, it takes
-    /// the beginning of the last one. So many of its tokens have a label that no batch has more.
+    /// the beginning of the last one. So many of its tokens have a label that no batch has more, and
+    /// those at the end of its sequences first, where a streamed pass over them takes the most.
     pub fn largest<'a>(examples: impl IntoIterator<Item = &'a Example>, limit: BatchLimit, max_length: usize) -> Self {
         let mut longest: Vec<&Example> = examples.into_iter().collect();
         longest.sort_by_key(|e| std::cmp::Reverse(e.tokens_within(max_length)));
@@ -82,10 +83,10 @@ impl Batch {
         batch
     }
 
-    /// Labels further tokens, the first ones first, until so many have a label or all do.
+    /// Labels further tokens, the last ones of a sequence first, until so many have a label or all do.
     fn label_up_to(&mut self, most: usize) {
         for &(start, n) in &self.sequences {
-            for row in start..(start + n).saturating_sub(1) {
+            for row in (start..(start + n).saturating_sub(1)).rev() {
                 if self.n_targets >= most {
                     return;
                 }

@@ -106,11 +106,9 @@ impl Trainer {
         let most = settings.max_length.unwrap_or(usize::MAX);
         // A run leaves out what has nothing to learn once it is cut.
         let kept = examples.iter().filter(|e| settings.max_length.is_none() || e.trains_within(most));
-        let batch = Batch::largest(kept, settings.batch.limit, most);
-        let longest = longest_of(examples).min(most);
-        let Ok(attentions) = self.job.attentions(self.attention, longest) else { return false };
-        let mut fits = |&(attention, _)| self.stepper.check(device, &mut self.loaded, &batch, attention).is_ok();
-        !batch.ids.is_empty() && attentions.iter().all(&mut fits)
+        let largest = self.job.largest_batches(self.attention, kept, settings.batch.limit, most);
+        let Ok(largest) = largest else { return false };
+        !largest.is_empty() && largest.iter().all(|largest| self.check(device, largest).is_ok())
     }
 
     /// What differs from the job, whose batches have the limit `own`.

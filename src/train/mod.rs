@@ -10,8 +10,8 @@
 //! `event_file.rs` writes the logs for TensorBoard and `trainer_state_json.rs` for transformers
 //! (`log_values.rs`), and `plots.rs` draws them, the steps of each r apart (`keep_group.rs`).
 //! `past_run.rs` reads runs from their folders.
-//! `forecast.rs` says what a run will take (`planned.rs`), `fitting.rs` finds settings that fit where
-//! a job does not, and `probe.rs` exports the results of a forward and backward pass.
+//! `forecast.rs` says what a run will take (`planned.rs`, of the batches in `largest.rs`), `fitting.rs`
+//! finds settings that fit where a job does not, and `probe.rs` exports the results of a forward and backward pass.
 
 mod chunk_length;
 mod distill;
@@ -26,6 +26,7 @@ mod job_data;
 mod job_rules;
 mod keep;
 mod keep_group;
+mod largest;
 mod log_values;
 mod loss_rows;
 mod objective;

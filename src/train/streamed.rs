@@ -75,9 +75,15 @@ pub(super) fn pieces(batch: &Batch, objective: &Objective, chunk: Option<usize>)
     pieces
 }
 
-/// The chunks whose passes with gradients may take the most memory, if the last one is `last`.
-pub(super) fn chunks_to_look_at(last: usize) -> Vec<usize> {
-    let mut chunks = vec![0, last.saturating_sub(1), last];
+/// The chunks whose passes with gradients may take the most memory: the first one, the last ones, and
+/// the latest with the most rows in the loss. `n_loss_rows` has the rows of the chunks up to the last
+/// one with gradients.
+pub(super) fn chunks_to_look_at(n_loss_rows: impl IntoIterator<Item = usize>) -> Vec<usize> {
+    let rows: Vec<usize> = n_loss_rows.into_iter().collect();
+    let last = rows.len().saturating_sub(1);
+    let most = (0..rows.len()).max_by_key(|&chunk| rows[chunk]).unwrap_or(0);
+    let mut chunks = vec![0, most, last.saturating_sub(1), last];
+    chunks.sort_unstable();
     chunks.dedup();
     chunks
 }
@@ -381,7 +387,7 @@ impl<'a> StreamedSequence<'a> {
             }
         }
         let mut student = vec![self.record_first(device, model, before)?];
-        for chunk in chunks_to_look_at(last) {
+        for chunk in chunks_to_look_at((0..=last).map(|chunk| self.n_loss_rows(chunk))) {
             let states = states[chunk].as_ref();
             student.push(self.record_gradient(device, model, (chunk, last), states, backward)?);
         }
@@ -422,6 +428,15 @@ mod tests {
         let part = batch.part(2..4);
         assert_eq!((part.sequences.as_slice(), part.n_targets, part.longest), (&[(0, 8), (8, 8)][..], 14, 40));
     }
+
+    #[test]
+    fn the_plan_looks_at_the_ends_and_at_the_most_labels() {
+        assert_eq!(chunks_to_look_at([3]), [0]);
+        assert_eq!(chunks_to_look_at([0, 0, 0, 0, 3]), [0, 3, 4]);
+        assert_eq!(chunks_to_look_at([0, 5, 1, 0, 0, 3]), [0, 1, 4, 5]);
+        assert_eq!(chunks_to_look_at([1, 0, 2, 2, 0, 0, 2]), [0, 5, 6], "of equal ones the latest sees the most");
+    }
+
     #[test]
     fn both_sequences_of_a_pair_are_in_one_piece() {
         let sequence = |n: usize| Example { ids: vec![1; n], labels: vec![1; n], rejected: None };

@@ -210,7 +210,8 @@ impl<'a> StreamedPair<'a> {
             for by in self.reference.as_ref().map(|_| By::Reference).into_iter().chain([By::Model]) {
                 recordings.push(self.record_losses(device, model, half, (before, by))?);
             }
-            for chunk in chunks_to_look_at(half.last) {
+            let n_loss_rows = (0..=half.last).map(|chunk| half.sequence.n_loss_rows(chunk));
+            for chunk in chunks_to_look_at(n_loss_rows) {
                 recordings.push(self.record_gradient(device, model, half, chunk, backward)?);
             }
         }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::chunk_length::{ChunkLength, candidates};
 use super::job::{Method, TrainJob};
-use super::job_data::{lengths_of, longest_of};
+use super::job_data::lengths_of;
+use super::largest::LargestBatch;
 use super::observer::EvalLine;
 use super::planned::PlannedMemory;
 use super::preference::ObjectiveKind;
@@ -172,13 +173,12 @@ impl Trainer {
     /// fits. Records that batch and computes nothing; without this check, [`Trainer::fit`] fails at
     /// the step with that batch.
     pub fn check_largest(&mut self, device: &mut dyn Executor, examples: &[Example]) -> Result<()> {
-        let batch = self.largest(examples);
-        let attentions = self.job.attentions(self.attention, longest_of(examples))?;
+        let largest = self.largest(examples)?;
+        let most_tokens = largest.first().map_or(0, |l| l.batch.ids.len());
         let mut checked = Ok(());
-        for chunk in self.candidates(batch.ids.len()) {
+        for chunk in self.candidates(most_tokens) {
             self.stepper.set_chunk(chunk);
-            let mut check = |&(attention, _)| self.stepper.check(device, &mut self.loaded, &batch, attention);
-            checked = attentions.iter().try_for_each(&mut check);
+            checked = largest.iter().try_for_each(|largest| self.check(device, largest));
             match &checked {
                 Err(e) if e.kind() == ErrorKind::OutOfMemory => {}
                 _ => break,
@@ -188,12 +188,23 @@ impl Trainer {
             let fits = if e.kind() == ErrorKind::OutOfMemory { self.nearest_that_fits(device, examples) } else { None };
             let e = match fits {
                 Some(settings) => {
-                    e.context(format!("a batch of {} tokens does not fit; it fits with {settings}", batch.ids.len()))
+                    e.context(format!("a batch of {most_tokens} tokens does not fit; it fits with {settings}"))
                 }
-                None => self.with_advice(e, examples, batch.ids.len()),
+                None => self.with_advice(e, examples, most_tokens),
             };
             e.context("before the first step")
         })
+    }
+
+    /// [`TrainJob::largest_batches`] of whole examples in the job's own batches.
+    fn largest(&self, examples: &[Example]) -> Result<Vec<LargestBatch>> {
+        self.job.largest_batches(self.attention, examples, self.job.batch_limit(&lengths_of(examples)), usize::MAX)
+    }
+
+    /// Rejects a batch that is known not to fit with one of its attentions.
+    pub(super) fn check(&mut self, device: &mut dyn Executor, largest: &LargestBatch) -> Result<()> {
+        let LargestBatch { batch, attentions } = largest;
+        attentions.iter().try_for_each(|&attention| self.stepper.check(device, &mut self.loaded, batch, attention))
     }
 
     fn candidates(&self, n_tokens: usize) -> Vec<Option<usize>> {
@@ -242,23 +253,22 @@ impl Trainer {
         examples: &[Example],
         max_length: usize,
     ) -> Result<PlannedMemory> {
-        let batch = Batch::largest(examples, self.job.batch_limit(&lengths_of(examples)), max_length);
-        let longest = longest_of(examples).min(max_length);
+        let limit = self.job.batch_limit(&lengths_of(examples));
         let mut all = Vec::new();
-        for (attention, _) in self.job.attentions(self.attention, longest)? {
-            all.push(self.stepper.planned(device, &mut self.loaded, &batch, attention)?);
+        for LargestBatch { batch, attentions } in
+            self.job.largest_batches(self.attention, examples, limit, max_length)?
+        {
+            for attention in attentions {
+                all.push(self.stepper.planned(device, &mut self.loaded, &batch, attention)?);
+            }
         }
-        Ok(all.into_iter().max_by_key(PlannedMemory::peak).expect("a job has an attention"))
+        let most = all.into_iter().max_by_key(PlannedMemory::peak);
+        most.ok_or_else(|| Error::usage("there are no examples: a run on none has no step to plan"))
     }
 
     /// Tokens of the largest batch of these examples.
     pub(super) fn most_tokens(&self, examples: &[Example]) -> usize {
-        self.largest(examples).ids.len()
-    }
-
-    /// The largest batch of a run on these examples.
-    fn largest(&self, examples: &[Example]) -> Batch {
-        Batch::largest(examples, self.job.batch_limit(&lengths_of(examples)), usize::MAX)
+        Batch::largest(examples, self.job.batch_limit(&lengths_of(examples)), usize::MAX).ids.len()
     }
 
     /// Adds advice on memory if the error is about a lack of it.
@@ -268,9 +278,9 @@ impl Trainer {
         }
         let recompute = if self.job.recompute { "" } else { "`recompute`, " };
         let chunk = if self.job.chunk == ChunkLength::Auto { "" } else { "a smaller `chunk`, " };
-        let is_dense = |(attention, _): &(Attention, f64)| matches!(attention, Attention::Lrsa(l) if l.keep() == 1.0);
-        let attentions = self.job.attentions(self.attention, longest_of(examples)).unwrap_or_default();
-        let keep = if attentions.iter().any(is_dense) { "`keep` without dense steps, " } else { "" };
+        let is_dense = |attention: Attention| matches!(attention, Attention::Lrsa(l) if l.keep() == 1.0);
+        let attentions = self.largest(examples).unwrap_or_default().into_iter().flat_map(|l| l.attentions);
+        let keep = if attentions.into_iter().any(is_dense) { "`keep` without dense steps, " } else { "" };
         let size = if self.job.batch_tokens.is_some() { "batch_tokens" } else { "batch_size" };
         e.context(format!(
             "a batch of {n_tokens} tokens does not fit: use {recompute}{chunk}{keep}a smaller `{size}` (with `accumulate`) or \

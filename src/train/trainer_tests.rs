@@ -81,6 +81,26 @@ fn what_the_steps_take_is_planned_by_the_longest_text() {
 }
 
 #[test]
+fn dense_steps_on_shorter_texts_are_planned_beside_the_longest() {
+    let mut device = CpuExecutor::<f32>::new();
+    // A dense step keeps more pairs of 8,000 tokens than a compressed one of 8,200.
+    let job = TrainJob { max_positions: Some(8200), chunk: ChunkLength::Tokens(1024), ..job() };
+    let mut trainer = Trainer::new(&mut device, &files(None), &job).unwrap();
+    let example = |n: u32| {
+        let ids: Vec<u32> = (0..n).map(|t| t % 60 + 10).collect();
+        Example { labels: ids.iter().map(|&id| id as i32).collect(), ids, rejected: None }
+    };
+    let mut planned = |lengths: &[u32]| {
+        let examples: Vec<Example> = lengths.iter().map(|&n| example(n)).collect();
+        trainer.planned_bytes(&mut device, &examples).unwrap()
+    };
+    let (short, long) = (planned(&[8000]), planned(&[8200]));
+    assert!(short > long, "{short} and {long}");
+    assert!(planned(&[8000, 8200]) >= short, "the longest one takes the fewest bytes");
+    assert!(planned(&[8200, 100]) < short, "none is long and dense");
+}
+
+#[test]
 fn a_run_in_memory_learns_and_evaluates_under_any_attention() {
     let mut device = CpuExecutor::<f32>::new();
     let mut trainer = Trainer::new(&mut device, &files(None), &job()).unwrap();
