@@ -154,13 +154,6 @@ impl Span {
         Span { buffer: self.buffer.clone(), offset: self.offset, len }
     }
 
-    /// `len` elements of this span from `offset` on, to copy: a binding would have to start at a multiple
-    /// of [`ELEMENT_ALIGNMENT`].
-    pub fn part(&self, offset: usize, len: usize) -> Span {
-        assert!(len > 0 && offset + len <= self.len, "a part {offset}+{len} does not fit a span of {}", self.len);
-        Span { buffer: self.buffer.clone(), offset: self.offset + offset, len }
-    }
-
     /// Element kind.
     pub fn kind(&self) -> Kind {
         self.buffer.kind()

@@ -115,7 +115,7 @@ impl Recipe {
         is_set.ok_or_else(|| {
             Error::usage(format!(
                 "`recipe` {}: '{setting}={value}' is no setting: use attention=dense or lrsa, keep=0.5,0.25, distill=0.5, \
-                 teacher=base, self or both, loss=answers or all, steps=60, lr=5e-4",
+                 teacher=base or self, loss=answers or all, steps=60, lr=5e-4",
                 self.name
             ))
         })

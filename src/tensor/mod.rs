@@ -6,4 +6,4 @@ mod tensor;
 
 pub use crate::formats::Format;
 pub use arena::{Arena, ArenaSlice, Group, Parameters, Spec, TENSOR_ALIGNMENT, Trainable};
-pub use tensor::{Piece, Tensor, copy_rows, copy_tensor, cut_rows, kind_of};
+pub use tensor::{Piece, Tensor, copy_tensor, cut_rows, kind_of};

@@ -4,8 +4,6 @@
 //! vector is a matrix with one row. A tensor owns no memory: it refers to spans that an executor
 //! allocates.
 
-use std::ops::Range;
-
 use super::Format;
 use crate::error::{Error, Result};
 use crate::formats::file_bytes::FileBytes;
@@ -277,20 +275,10 @@ fn can_begin(format: Format, n: usize) -> bool {
 
 /// Copies a tensor. Both tensors must have the same pieces.
 pub fn copy_tensor(rec: &mut Recording, from: &Tensor, to: &Tensor) {
-    copy_rows(rec, from, to, 0..from.rows);
-}
-
-/// Copies some rows of a tensor to the same rows of another one with the same pieces.
-pub fn copy_rows(rec: &mut Recording, from: &Tensor, to: &Tensor, rows: Range<usize>) {
     assert_eq!(from.pieces().len(), to.pieces().len(), "a copy keeps the cuts");
-    let mut first = 0;
     for (a, b) in from.pieces().iter().zip(to.pieces()) {
-        let (start, end) = (rows.start.max(first), rows.end.min(first + a.rows));
-        if start < end {
-            let (at, n) = ((start - first) * from.cols, (end - start) * from.cols);
-            rec.copy(&a.span.part(at, n), &b.span.part(at, n));
-        }
-        first += a.rows;
+        let n = a.rows * from.cols;
+        rec.copy(&a.span.prefix(n), &b.span.prefix(n));
     }
 }
 

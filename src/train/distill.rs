@@ -32,44 +32,14 @@ pub enum Teacher {
     #[serde(rename = "self")]
     #[value(name = "self")]
     Oneself,
-    /// The model in training for labelled tokens, the model with the adapter off for all others
-    #[serde(rename = "both")]
-    #[value(name = "both")]
-    Both,
-}
-
-/// The rows that a teacher's forward pass is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TaughtRows {
-    /// Every position that has a next token.
-    All,
-    /// Those whose next token has a label.
-    Labelled,
 }
 
 impl Teacher {
-    /// The teacher's forward passes, each with the rows that it is for; a later one replaces the rows of
-    /// those before.
-    pub fn passes(self) -> &'static [(Adapters, TaughtRows)] {
-        const BASE: (Adapters, TaughtRows) = (Adapters::Off, TaughtRows::All);
+    /// Whether the teacher applies the adapters.
+    pub fn adapters(self) -> Adapters {
         match self {
-            Teacher::Base => &[BASE],
-            Teacher::Oneself => &[(Adapters::On(None), TaughtRows::All)],
-            Teacher::Both => &[BASE, (Adapters::On(None), TaughtRows::Labelled)],
-        }
-    }
-
-    /// Whether the model with its adapter off teaches.
-    pub fn needs_base(self) -> bool {
-        self != Teacher::Oneself
-    }
-
-    /// Its name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Teacher::Base => "base",
-            Teacher::Oneself => "self",
-            Teacher::Both => "both",
+            Teacher::Base => Adapters::Off,
+            Teacher::Oneself => Adapters::On(None),
         }
     }
 
@@ -78,27 +48,22 @@ impl Teacher {
         match self {
             Teacher::Base => "dense model with the adapter off",
             Teacher::Oneself => "dense model as it is at each step",
-            Teacher::Both => "dense model, as it is at each step for labels and with the adapter off for other tokens",
         }
     }
 
     /// Rejects the base model as teacher where training changes it: without an adapter, and if the
     /// adapter replaces whole modules.
     pub fn check(self, adapter: Option<&AdapterConfig>) -> Result<()> {
-        if !self.needs_base() {
-            return Ok(());
-        }
+        let Teacher::Base = self else { return Ok(()) };
         let Some(adapter) = adapter else {
-            return Err(Error::usage(format!(
-                "`teacher` {} is the model with its adapter off, and there is no adapter: use `teacher` self",
-                self.name()
-            )));
+            return Err(Error::usage(
+                "`teacher` base is the model with its adapter off, and there is no adapter: use `teacher` self",
+            ));
         };
         match adapter.targets.to_save.as_slice() {
             [] => Ok(()),
             modules => Err(Error::usage(format!(
-                "`teacher` {} is the untouched model, but `modules_to_save` replaces {}: use `teacher` self",
-                self.name(),
+                "`teacher` base is the untouched model, but `modules_to_save` replaces {}: use `teacher` self",
                 modules.join(", ")
             ))),
         }

@@ -176,9 +176,8 @@ impl TrainJob {
                 .or(self.dropout.map(|_| "dropout"))
                 .or(self.lora_plus.map(|_| "lora_plus"))
                 .or(self.adapter.as_ref().map(|_| "adapter"));
-            require(self.distillation().is_none() || !self.teacher.needs_base(), || {
-                let name = self.teacher.name();
-                format!("`teacher` {name} needs the untouched model, but `method` full trains it: use `teacher` self")
+            require(self.distillation().is_none() || self.teacher != Teacher::Base, || {
+                "`teacher` base needs the untouched model, but `method` full trains it: use `teacher` self".into()
             })?;
             return require(given.is_none(), || {
                 format!(
@@ -187,13 +186,10 @@ impl TrainJob {
                 )
             });
         }
-        if self.distillation().is_some() && self.teacher.needs_base() {
+        if self.distillation().is_some() && self.teacher == Teacher::Base {
             require(self.modules_to_save.is_empty(), || {
-                let name = self.teacher.name();
-                format!(
-                    "`teacher` {name} is the untouched model, but `modules_to_save` replaces parts of it: use `teacher` \
-                     self"
-                )
+                "`teacher` base is the untouched model, but `modules_to_save` replaces parts of it: use `teacher` self"
+                    .into()
             })?;
         }
         let is_pattern = matches!(&self.targets, Some(set @ ModuleSet::Pattern(_)) if !set.is_all_linear());

@@ -1,8 +1,6 @@
 //! The rows of a batch that have a part in the loss, and the sums of the losses of a step.
 
-use std::ops::Range;
-
-use super::distill::{TaughtRows, distilled_loss};
+use super::distill::distilled_loss;
 use crate::autograd::{Tape, Var};
 use crate::error::Result;
 use crate::gpu::{Executor, Recording, Span, upload_words};
@@ -12,7 +10,7 @@ use crate::kernels::gather::{NOT_CHOSEN, gather_rows};
 use crate::kernels::head::Head;
 use crate::kernels::loss::{self, Need, cross_entropy};
 use crate::model::llama::Llama;
-use crate::tensor::{Tensor, copy_rows, copy_tensor};
+use crate::tensor::Tensor;
 
 /// The rows of the loss among consecutive tokens, on the device: those with a label, and with a
 /// teacher all that have a next token.
@@ -21,8 +19,6 @@ pub struct LossRows {
     /// The rows, their inverse table and their labels.
     tables: [Span; 3],
     n_tokens: usize,
-    /// Those with a label, as runs of rows of the loss.
-    labelled: Vec<Range<usize>>,
 }
 
 /// Where the losses of a step add up.
@@ -54,15 +50,10 @@ impl LossRows {
         counts: impl Fn(usize) -> bool,
     ) -> Result<Option<Self>> {
         let mut inverse = vec![NOT_CHOSEN; labels_shifted.len()];
-        let (mut rows, mut labels, mut labelled) = (Vec::new(), Vec::new(), Vec::<Range<usize>>::new());
+        let (mut rows, mut labels) = (Vec::new(), Vec::new());
         for (row, &label) in labels_shifted.iter().enumerate() {
             let label = u32::try_from(label).ok();
             if label.is_some() || counts(row) {
-                match labelled.last_mut() {
-                    Some(run) if label.is_some() && run.end == rows.len() => run.end += 1,
-                    _ if label.is_some() => labelled.push(rows.len()..rows.len() + 1),
-                    _ => {}
-                }
                 inverse[row] = rows.len() as u32;
                 rows.push(row as u32);
                 labels.push(label.unwrap_or(loss::IGNORED));
@@ -76,7 +67,7 @@ impl LossRows {
             upload_words(device, "inverse of the rows of the loss", &inverse)?,
             upload_words(device, "labels", &labels)?,
         ];
-        Ok(Some(Self { tables, n_tokens: labels_shifted.len(), labelled }))
+        Ok(Some(Self { tables, n_tokens: labels_shifted.len() }))
     }
 
     /// The label of each row.
@@ -91,16 +82,6 @@ impl LossRows {
             return Ok(hidden.clone());
         }
         tape.apply1(&[hidden], |rec, t| gather_rows(rec, &t[0], rows, inverse))
-    }
-
-    /// Copies the rows of a teacher's pass to its hidden states in the rows of the loss.
-    pub(super) fn copy(&self, rec: &mut Recording, from: &Tensor, states: &Tensor, of: TaughtRows) {
-        match of {
-            TaughtRows::All => copy_tensor(rec, from, states),
-            TaughtRows::Labelled => {
-                self.labelled.iter().for_each(|run| copy_rows(rec, from, states, run.clone()));
-            }
-        }
     }
 
     /// Appends the loss [1, 1] of the tokens' hidden states: scale · Σ −log p(label).

@@ -50,7 +50,7 @@ mod trainer;
 mod trainer_state_json;
 
 pub use chunk_length::ChunkLength;
-pub use distill::{Counts, Distill, TaughtRows, Teacher, distilled_loss};
+pub use distill::{Counts, Distill, Teacher, distilled_loss};
 pub use gradient_step::GradientStep;
 pub use held::{Held, held};
 pub use job::{DEFAULT_RANK, Method, TrainJob};

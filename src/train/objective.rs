@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::rc::Rc;
 
-use super::distill::{TaughtRows, Teacher};
+use super::distill::Teacher;
 use super::loss_rows::{LossRows, Sums};
 use super::preference::{PairCounts, Preference, UploadedPairs};
 use crate::attention::{Attention, TrainingLayouts};
@@ -52,8 +52,8 @@ impl Objective {
 pub struct UploadedBatch {
     ids: TokenIndex,
     context: TrainingContext,
-    /// The teacher's forward passes, and the factor of the divergence from it.
-    teacher: Option<(Vec<(TrainingContext, TaughtRows)>, f32)>,
+    /// The teacher's forward, and the factor of the divergence from it.
+    teacher: Option<(TrainingContext, f32)>,
     /// `None` if there are none.
     rows: Option<LossRows>,
     /// The pairs of preference training, which then has no other loss.
@@ -82,12 +82,8 @@ impl UploadedBatch {
             Some((teacher, scale)) => {
                 let layers = model.config.layer_attentions(Attention::Dense);
                 let layouts = TrainingLayouts::upload(device, &layers, model.heads(), &batch.sequences)?;
-                let layouts = Rc::new(layouts);
-                let pass = |&(adapters, rows): &(Adapters, TaughtRows)| {
-                    let layouts = layouts.clone();
-                    (TrainingContext { layouts, adapters, noise: None, kept: None, ..context.clone() }, rows)
-                };
-                Some((teacher.passes().iter().map(pass).collect(), scale))
+                let (layouts, adapters) = (Rc::new(layouts), teacher.adapters());
+                Some((TrainingContext { layouts, adapters, noise: None, kept: None, ..context.clone() }, scale))
             }
         };
         let ends: HashSet<usize> = batch.sequences.iter().map(|&(start, n)| start + n - 1).collect();
@@ -104,19 +100,12 @@ impl UploadedBatch {
         model.forward(tape, &self.ids, &self.context)
     }
 
-    /// Appends the forward passes of the teacher to an inference tape: its final hidden states in the
+    /// Appends the forward pass of the teacher to an inference tape: its final hidden states in the
     /// rows of the loss, or `None` without a teacher.
     pub fn teacher_hidden(&self, tape: &mut Tape, model: &Llama) -> Result<Option<Tensor>> {
-        let mut states: Option<Tensor> = None;
-        for (context, of) in self.teacher.iter().flat_map(|(passes, _)| passes) {
-            let hidden = model.forward(tape, &self.ids, context)?;
-            let chosen = self.rows()?.of(tape, &hidden)?.tensor;
-            match &states {
-                None => states = Some(chosen),
-                Some(states) => self.rows()?.copy(&mut tape.rec, &chosen, states, *of),
-            }
-        }
-        Ok(states)
+        let Some((context, _)) = &self.teacher else { return Ok(None) };
+        let hidden = model.forward(tape, &self.ids, context)?;
+        Ok(Some(self.rows()?.of(tape, &hidden)?.tensor))
     }
 
     /// Appends the forward pass of the reference model to an inference tape: its losses in the rows

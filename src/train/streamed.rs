@@ -9,7 +9,7 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::distill::TaughtRows;
+use super::distill::Teacher;
 use super::loss_rows::{LossRows, Sums};
 use super::objective::{Objective, noise};
 use crate::attention::{Attention, Pass, Stream, StreamChunk, chunks_of};
@@ -24,7 +24,7 @@ use crate::kernels::neftune::Noise;
 use crate::model::block::StreamContext;
 use crate::model::llama::Llama;
 use crate::nn::{Adapters, Dropout};
-use crate::tensor::{Format, Tensor};
+use crate::tensor::{Format, Tensor, copy_tensor};
 
 /// A part of a batch that one recording or one stream takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -250,16 +250,16 @@ impl<'a> StreamedSequence<'a> {
         &self,
         device: &mut dyn Executor,
         model: &Llama,
-        (stream, (adapters, of)): (&Rc<Stream>, (Adapters, TaughtRows)),
+        (stream, teacher): (&Rc<Stream>, Teacher),
         chunk: usize,
         states: Option<&Tensor>,
     ) -> Result<Recording> {
         let mut tape = Tape::inference();
         let at = (chunk, Pass::First);
-        let (hidden, _) = self.forward_through(device, model, &mut tape, stream, at, (adapters, None))?;
+        let (hidden, _) = self.forward_through(device, model, &mut tape, stream, at, (teacher.adapters(), None))?;
         if let (Some(rows), Some(states)) = (self.loss_rows(device, chunk)?, states) {
             let chosen = rows.of(&mut tape, &hidden)?.tensor;
-            rows.copy(&mut tape.rec, &chosen, states, of);
+            copy_tensor(&mut tape.rec, &chosen, states);
         }
         Ok(tape.rec)
     }
@@ -285,12 +285,10 @@ impl<'a> StreamedSequence<'a> {
     fn run_teacher(&self, device: &mut dyn Executor, model: &Llama) -> Result<Vec<Option<Tensor>>> {
         let all = self.teacher_states(device, model)?;
         if let Some((teacher, _)) = self.objective.distill {
-            for &pass in teacher.passes() {
-                let stream = self.teacher_stream(model)?;
-                for (chunk, states) in all.iter().enumerate() {
-                    let recording = self.record_teacher(device, model, (&stream, pass), chunk, states.as_ref())?;
-                    device.run(&recording)?;
-                }
+            let stream = self.teacher_stream(model)?;
+            for (chunk, states) in all.iter().enumerate() {
+                let recording = self.record_teacher(device, model, (&stream, teacher), chunk, states.as_ref())?;
+                device.run(&recording)?;
             }
         }
         Ok(all)
@@ -380,10 +378,9 @@ impl<'a> StreamedSequence<'a> {
         let mut teacher = Vec::new();
         if let Some((of, _)) = self.objective.distill {
             let stream = self.teacher_stream(model)?;
-            let pass = of.passes()[0]; // the others take as much
             for chunk in [before, self.n_chunks() - 1] {
                 let states = states[chunk].as_ref();
-                teacher.push(self.record_teacher(device, model, (&stream, pass), chunk, states)?);
+                teacher.push(self.record_teacher(device, model, (&stream, of), chunk, states)?);
             }
         }
         let mut student = vec![self.record_first(device, model, before)?];
