@@ -114,6 +114,7 @@ fn loss_and_gradients_equal_those_at_once() {
         (lrsa(3, 10, 0.4), &[10, 20, 33, 70, 500][..]),
         (lrsa(25, 4, 0.5), &[4, 28]),
         (lrsa(0, 7, 0.2), &[7, 21]),
+        (lrsa(3, 10, 1.0), &[10, 33]),
         (Attention::Dense, &[1, 16, 50]),
     ];
     check(device, "llama-gqa", &settings, &[101, 44, 7, 3, 83], 1e-9);
@@ -122,7 +123,8 @@ fn loss_and_gradients_equal_those_at_once() {
 #[test]
 fn tied_heads_and_biases_stream() {
     let device = &mut CpuExecutor::<f64>::new();
-    check(device, "qwen2-bias-tied", &[(lrsa(4, 16, 0.25), &[16, 48]), (Attention::Dense, &[20])], &[100, 20], 1e-9);
+    let settings = [(lrsa(4, 16, 0.25), &[16, 48][..]), (Attention::Dense, &[20, 45])];
+    check(device, "qwen2-bias-tied", &settings, &[100, 20], 1e-9);
 }
 
 /// Windows shorter and longer than a chunk, beside full layers.
@@ -139,17 +141,22 @@ fn windowed_layers_stream() {
 fn streaming_in_f32_stays_within_the_golden_bounds_and_repeats_its_bits() {
     let device = &mut CpuExecutor::<f32>::new();
     check(device, "llama-gqa", &[(lrsa(3, 10, 0.4), &[10, 40]), (Attention::Dense, &[30])], &[101, 44], 1e-5);
-    let mut loaded = open(device, "gemma3", true);
-    let batches = [batch(&[101, 44], loaded.model.config.vocab)];
-    let mut run = |recompute| step(device, &mut loaded, &batches, (lrsa(3, 10, 0.4), None), (Some(20), recompute));
-    let first = run(false);
-    assert!(first == run(false) && first == run(true), "equal bits, with and without recomputation");
+    for with_adapter in [true, false] {
+        let mut loaded = open(device, "gemma3", with_adapter);
+        let batches = [batch(&[101, 44], loaded.model.config.vocab)];
+        let distill = Distill { weight: 0.5, teacher: if with_adapter { Teacher::Base } else { Teacher::Oneself } };
+        for lesson in [lrsa(3, 10, 0.4), Attention::Dense].into_iter().flat_map(|a| [(a, None), (a, Some(distill))]) {
+            let mut run = |recompute| step(device, &mut loaded, &batches, lesson, (Some(20), recompute));
+            let first = run(false);
+            assert!(first == run(false) && first == run(true), "{lesson:?} adapter {with_adapter}: equal bits");
+        }
+    }
 }
 
 #[test]
 fn distillation_streams() {
     let device = &mut CpuExecutor::<f64>::new();
-    let settings = [(lrsa(3, 10, 0.4), &[10, 33][..]), (Attention::Dense, &[20])];
+    let settings = [(lrsa(3, 10, 0.4), &[10, 33][..]), (Attention::Dense, &[20, 45])];
     for weight in [0.3, 1.0] {
         let distill = |teacher| Some(Distill { weight, teacher });
         check_distilled(device, "llama-gqa", &settings, &[71, 44, 3], distill(Teacher::Base), 1e-9);
@@ -163,33 +170,35 @@ fn distillation_streams() {
 #[test]
 fn probes_of_streams_select_the_same_pairs() {
     let device = &mut CpuExecutor::<f32>::new();
-    let mut loaded = open(device, "llama-gqa", true);
-    let vocab = loaded.model.config.vocab;
-    let ids: Vec<Vec<u32>> = [90, 12, 120].iter().enumerate().map(|(i, &n)| tokens(n, vocab, i)).collect();
-    let labels: Vec<Vec<i32>> = ids.iter().map(|row| row.iter().map(|&id| id as i32).collect()).collect();
-    let request = |chunk| ProbeRequest {
-        ids: &ids,
-        labels: Some(&labels),
-        grads: true,
-        recompute: false,
-        attention: lrsa(3, 10, 0.4),
-        distill: None,
-        chunk,
-    };
-    let at_once = probe(device, &mut loaded, &request(None)).unwrap();
-    for chunk in [10, 50] {
-        let streamed = probe(device, &mut loaded, &request(Some(chunk))).unwrap();
-        assert_eq!(streamed.len(), at_once.len());
-        assert!(at_once.iter().any(|(name, _)| name.starts_with("kept")));
-        for ((name, got), (_, want)) in streamed.iter().zip(&at_once) {
-            if name.starts_with("kept") {
-                assert_eq!(got.to_i64().unwrap(), want.to_i64().unwrap(), "{name}");
-                continue;
+    for name in ["llama-gqa", "gemma3"] {
+        let mut loaded = open(device, name, true);
+        let vocab = loaded.model.config.vocab;
+        let ids: Vec<Vec<u32>> = [90, 12, 120].iter().enumerate().map(|(i, &n)| tokens(n, vocab, i)).collect();
+        let labels: Vec<Vec<i32>> = ids.iter().map(|row| row.iter().map(|&id| id as i32).collect()).collect();
+        let request = |chunk| ProbeRequest {
+            ids: &ids,
+            labels: Some(&labels),
+            grads: true,
+            recompute: false,
+            attention: lrsa(3, 10, 0.4),
+            distill: None,
+            chunk,
+        };
+        let at_once = probe(device, &mut loaded, &request(None)).unwrap();
+        for chunk in [10, 50] {
+            let streamed = probe(device, &mut loaded, &request(Some(chunk))).unwrap();
+            assert_eq!(streamed.len(), at_once.len());
+            assert!(at_once.iter().any(|(tensor, _)| tensor.starts_with("kept")), "{name}");
+            for ((tensor, got), (_, want)) in streamed.iter().zip(&at_once) {
+                if tensor.starts_with("kept") {
+                    assert_eq!(got.to_i64().unwrap(), want.to_i64().unwrap(), "{name} {tensor}");
+                    continue;
+                }
+                let (got, want) = (got.to_f32().unwrap(), want.to_f32().unwrap());
+                let error = norm(got.iter().zip(&want).map(|(g, w)| f64::from(g - w)));
+                let scale = norm(want.iter().map(|&w| f64::from(w)));
+                assert!(error < 1e-5 * scale, "{name} {tensor} differs by {:e}", error / scale);
             }
-            let (got, want) = (got.to_f32().unwrap(), want.to_f32().unwrap());
-            let error = norm(got.iter().zip(&want).map(|(g, w)| f64::from(g - w)));
-            let scale = norm(want.iter().map(|&w| f64::from(w)));
-            assert!(error < 1e-5 * scale, "{name} differs by {:e}", error / scale);
         }
     }
 }
