@@ -397,6 +397,7 @@ fn a_refusal_names_settings_that_fit() {
 struct Log {
     notes: Vec<String>,
     losses: Vec<f64>,
+    chunks: Vec<Option<usize>>,
 }
 
 impl Observer for Log {
@@ -406,6 +407,7 @@ impl Observer for Log {
 
     fn step(&mut self, line: &StepLine) {
         self.losses.push(line.loss);
+        self.chunks.push(line.chunk);
     }
 }
 
@@ -434,6 +436,7 @@ fn training_streams_what_does_not_fit_at_once() {
     let mut trainer = Trainer::new(&mut cpu, &files, &job).unwrap();
     trainer.fit(&mut cpu, &data, None, &mut failed).unwrap();
     assert!(trainer.chunk().is_some_and(|chunk| chunk >= 256));
+    assert_eq!((&enough.chunks, &failed.chunks), (&vec![None; 3], &vec![trainer.chunk(); 3]));
     for (log, why) in [(&looked, "the longest batch"), (&failed, "step 1 does not fit")] {
         let note = log.notes.iter().find(|note| note.contains("stream in chunks of"));
         assert!(note.is_some_and(|note| note.contains(why)), "{:?}", log.notes);

@@ -148,6 +148,7 @@ mod tests {
             step: 1,
             loss: 2.5,
             keep: None,
+            chunk: None,
             ce: None,
             kl: None,
             pairs: None,

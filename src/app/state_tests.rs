@@ -51,6 +51,7 @@ pub(super) fn step(step: u64) -> StepLine {
         step,
         loss: 5.0 - step as f64,
         keep: None,
+        chunk: None,
         ce: None,
         kl: None,
         pairs: None,

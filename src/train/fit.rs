@@ -83,6 +83,8 @@ struct Started {
     most_tokens: usize,
     /// r, if the steps of the run differ in it.
     keep: Option<f64>,
+    /// Tokens of the chunks in which long sequences stream, if they do.
+    chunk: Option<usize>,
 }
 
 /// Totals over the reported steps.
@@ -234,7 +236,8 @@ impl Run<'_, '_> {
             done => done.map_err(|e| self.explained(e, step, most_tokens))?,
         };
         let is_ready = queued.is_ready();
-        self.started = Some(Started { queued, step, lr, most_tokens, keep });
+        let chunk = self.trainer.chunk();
+        self.started = Some(Started { queued, step, lr, most_tokens, keep, chunk });
         if is_ready { self.report_queued() } else { Ok(()) }
     }
 
@@ -257,7 +260,7 @@ impl Run<'_, '_> {
 
     /// Waits for the queued step, if any, and reports it.
     fn report_queued(&mut self) -> Result<()> {
-        let Some(Started { queued, step, lr, most_tokens, keep }) = self.started.take() else { return Ok(()) };
+        let Some(Started { queued, step, lr, most_tokens, keep, chunk }) = self.started.take() else { return Ok(()) };
         let report = match queued.wait() {
             Err(e) if e.kind() == ErrorKind::Diverged => {
                 let saved = self.saved_before_failure(e);
@@ -271,7 +274,7 @@ impl Run<'_, '_> {
         let (ce, kl) = (report.parts.and_then(|p| p.ce), report.parts.map(|p| p.kl));
         let pairs = report.pairs;
 
-        let line = StepLine { step, loss, keep, ce, kl, pairs, lr, grad_norm, tokens, seconds, bytes };
+        let line = StepLine { step, loss, keep, chunk, ce, kl, pairs, lr, grad_norm, tokens, seconds, bytes };
         self.log(|folder| folder.log_step(&line));
         self.observer.step(&line);
         self.totals.tokens += tokens;

@@ -8,7 +8,7 @@ use crate::error::Result;
 
 /// The numbers of a step that describe learning, such as `loss`, `learning_rate` and `grad_norm`.
 pub(super) fn step_values(line: &StepLine) -> Result<Vec<(String, f64)>> {
-    numbers(line, &["step", "tokens", "seconds", "bytes"])
+    numbers(line, &["step", "chunk", "tokens", "seconds", "bytes"])
 }
 
 /// The numbers of an evaluation, such as `loss` and `perplexity`.

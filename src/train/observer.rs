@@ -19,6 +19,10 @@ pub struct StepLine {
     /// r of LRSA, if the steps of the run differ in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<f64>,
+    /// Tokens of the chunks in which long sequences stream, if they do. `--chunk auto` chooses it by the
+    /// memory of the machine. Results of different chunks differ by rounding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunk: Option<usize>,
     /// With distillation, the mean cross-entropy over the labelled tokens, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ce: Option<f64>,

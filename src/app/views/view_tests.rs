@@ -121,6 +121,7 @@ pub(super) fn training() -> App {
             step,
             loss,
             keep: None,
+            chunk: None,
             ce: None,
             kl: None,
             pairs: None,
