@@ -243,10 +243,16 @@ fn the_program_reports_what_it_found() {
         assert!(out.join(file).metadata().unwrap().len() > 100, "{file}");
     }
     let table = eval("needle", &needle).stdout;
-    assert_eq!(table, std::fs::read_to_string(out.join("report.md")).unwrap(), "the same again, to the letter");
+    let document = std::fs::read_to_string(out.join("report.md")).unwrap();
+    let (head, found) = document.split_once("```\n\n").unwrap();
+    assert_eq!(table, found, "the same again, to the letter");
+    assert!(head.contains(report["command"].as_str().unwrap()), "{head}");
+    assert!(head.contains("longreach eval needle --model") && head.contains(" --lag 16 --lengths 150,200 "), "{head}");
     assert!(table.contains("| window-4x | 200 | 2 |"), "{table}");
     let one_by_one = eval("needle", &[&needle[..], &["--json", "--batch", "1"]].concat()).json();
-    assert_eq!(one_by_one, report, "several answers at once are those one by one");
+    for part in ["rows", "outcomes"] {
+        assert_eq!(one_by_one[part], report[part], "several answers at once are those one by one");
+    }
 
     let samples = dir.path().join("samples.jsonl");
     eval("ruler", &["--hidden", "multi-value", "--lengths", "200", "--samples", "3", "--samples-out", arg(&samples)]);

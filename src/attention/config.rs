@@ -125,6 +125,14 @@ impl Lrsa {
     }
 }
 
+/// The cache with this r: `dense` or its compression, such as `4x`.
+pub fn cache_name(keep: f64) -> String {
+    match 1.0 / keep {
+        ..=1.0 => "dense".into(),
+        factor => format!("{}x", (factor * 100.0).round() / 100.0),
+    }
+}
+
 impl Default for Lrsa {
     fn default() -> Self {
         Self {

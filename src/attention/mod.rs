@@ -36,7 +36,7 @@ pub use attend_stream::{Pass, attend_streamed};
 pub use cache::Cache;
 pub use cache_part::CachePart;
 pub use cache_step::CacheStep;
-pub use config::{Attention, Heads, LayerAttention, Lrsa, Selection};
+pub use config::{Attention, Heads, LayerAttention, Lrsa, Selection, cache_name};
 pub use layout::{TrainingLayout, TrainingLayouts};
 pub use saved_cache::CacheEntries;
 pub use score::Pairs;

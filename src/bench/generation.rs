@@ -85,9 +85,6 @@ pub fn filled_decode_row(
     let decode = decode.context("decoding with a filled cache")?;
     let mut row = ModelRow::new(Activity::DecodeFilled, attention, n_tokens, 1, Some(&decode));
     (row.peak_bytes, row.kv_bytes) = (peak(device), session.cache.n_bytes());
-    if let Attention::Lrsa(lrsa) = attention {
-        row.attention = format!("lrsa, keep {}", lrsa.keep());
-    }
     Ok(row)
 }
 

@@ -80,7 +80,7 @@ fn memory_unit(most: f64) -> (f64, &'static str) {
     if most * mib < 2048.0 { (mib, "MiB") } else { (mib / 1024.0, "GiB") }
 }
 
-/// `LoRA, streamed, LRSA`: what tells a row from the others of the plot.
+/// `LoRA, streamed, LRSA 4x`: what tells a row from the others of the plot.
 fn series_name(row: &ModelRow, rows: &[&ModelRow]) -> String {
     let mut parts = Vec::new();
     if rows.iter().any(|other| other.activity != row.activity) {
@@ -94,7 +94,7 @@ fn series_name(row: &ModelRow, rows: &[&ModelRow]) -> String {
     if row.chunk.is_some() {
         parts.push("streamed".to_string());
     }
-    parts.push(row.attention.replacen("lrsa", "LRSA", 1).replacen("keep ", "r=", 1));
+    parts.push(row.attention.replacen("lrsa", "LRSA", 1));
     parts.join(", ")
 }
 

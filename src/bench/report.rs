@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::measure::{Runs, Samples};
 use super::roofline::Roofline;
-use crate::attention::{Attention, Lrsa};
+use crate::attention::{Attention, cache_name};
 use crate::error::{Error, Result};
 use crate::gpu::Work;
 
@@ -184,12 +184,11 @@ pub struct Profile {
     pub kernels: Vec<KernelShare>,
 }
 
-/// `dense`, or `lrsa` with the keep ratio where it is not the default.
+/// `dense`, or `lrsa` with the compression, such as `lrsa 4x`.
 pub(super) fn attention_name(attention: Attention) -> String {
     match attention {
         Attention::Dense => "dense".to_string(),
-        Attention::Lrsa(l) if l.keep() == Lrsa::default().keep() => "lrsa".to_string(),
-        Attention::Lrsa(l) => format!("lrsa, keep {}", l.keep()),
+        Attention::Lrsa(l) => format!("lrsa {}", cache_name(l.keep())),
     }
 }
 

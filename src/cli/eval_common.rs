@@ -10,7 +10,7 @@ use indicatif::ProgressBar;
 
 use super::args::{ComputeArgs, ModelArgs};
 use super::interrupt;
-use super::output::{note, print, print_line, read_text_file, spinner};
+use super::output::{note, print, print_line, read_text_file, shell_word, spinner};
 use super::stage::Stage;
 use crate::atomic_file::{check_target, write_file};
 use crate::attention::{Attention, Lrsa};
@@ -152,6 +152,7 @@ impl CommonArgs {
         let (sink, lag) = self.sink_and_lag(&opened.files);
         EvalReport {
             longreach: env!("CARGO_PKG_VERSION").to_string(),
+            command: command(),
             task: task.to_string(),
             model: self.model.model.clone(),
             adapter: self.model.adapter.as_ref().map(|a| a.display().to_string()),
@@ -185,7 +186,7 @@ impl CommonArgs {
         if let Some(dir) = &self.out {
             let files = plots(report, dir)?;
             write_file(&dir.join(REPORT), serde_json::to_string_pretty(report)? + "\n")?;
-            write_file(&dir.join("report.md"), report.to_markdown())?;
+            write_file(&dir.join("report.md"), report.to_document())?;
             note(&format!("wrote report.json, report.md and {} plots to {}", files.len(), dir.display()));
         }
         if self.json {
@@ -193,6 +194,12 @@ impl CommonArgs {
         }
         print(&report.to_markdown())
     }
+}
+
+/// The command that the user gave.
+fn command() -> String {
+    let given = std::env::args_os().skip(1).map(|word| shell_word(&word.to_string_lossy()));
+    ["longreach".to_string()].into_iter().chain(given).collect::<Vec<_>>().join(" ")
 }
 
 /// Watches an evaluation: a spinner on a terminal, lines elsewhere, and Ctrl-C, which ends it.

@@ -13,6 +13,8 @@ use crate::checkpoint::rope_override::RopeOverride;
 pub struct EvalReport {
     /// Version of the program that wrote it.
     pub longreach: String,
+    /// The command that it is of, for a POSIX shell. Its flags and the version's defaults decide the rest.
+    pub command: String,
     /// Name of the task: `needle`, `qa`, …
     pub task: String,
     pub model: String,
@@ -146,6 +148,13 @@ impl EvalReport {
         lengths.sort_unstable();
         lengths.dedup();
         lengths
+    }
+
+    /// What it is of, and its table.
+    pub fn to_document(&self) -> String {
+        let Self { task, longreach, device, command, .. } = self;
+        let table = self.to_markdown();
+        format!("# eval {task}\n\nLongreach {longreach} on {device}:\n\n```sh\n{command}\n```\n\n{table}")
     }
 
     /// A table with one row per attention and length, averaged over depths. The plots show the

@@ -60,14 +60,6 @@ impl Keep {
     }
 }
 
-/// The cache with this r: `dense` or its compression, such as `4x`.
-pub(super) fn cache_name(keep: f64) -> String {
-    match 1.0 / keep {
-        ..=1.0 => "dense".into(),
-        factor => format!("{}x", (factor * 100.0).round() / 100.0),
-    }
-}
-
 /// Most tokens of a text that dense steps of [`Draws::usual`] attend over. Beyond it, one dense step
 /// costs several compressed ones.
 pub(super) const LONGEST_DENSE: usize = 8192;

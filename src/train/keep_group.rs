@@ -1,8 +1,8 @@
 //! The steps of a run by their r. Their losses are not comparable: a compressed cache has fewer keys
 //! and values to predict from than the dense one.
 
-use super::keep::cache_name;
 use super::observer::StepLine;
+use crate::attention::cache_name;
 
 /// Most values of r that a run's steps are grouped by.
 const MOST_GROUPS: usize = 5;

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::keep::cache_name;
 use super::planned::Forecast;
 use super::preference::PairStats;
+use crate::attention::cache_name;
 use crate::error::Error;
 
 /// One line of `metrics.jsonl`.
